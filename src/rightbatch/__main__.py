@@ -1,0 +1,6 @@
+"""`python -m rightbatch`."""
+
+from rightbatch.cli import main
+
+if __name__ == "__main__":
+    main()

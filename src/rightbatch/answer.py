@@ -1,0 +1,99 @@
+"""The records of an answer: what `recommend` gives, a study keeps as a snapshot, and `report` shows."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rightbatch.evidence import Objective
+from rightbatch.fit.learning_rate import RateLawFit
+from rightbatch.fit.step_time import StepTimeFit
+from rightbatch.fit.tradeoff import TradeoffFit
+from rightbatch.records import Interval, Target
+from rightbatch.zones import Zones
+
+
+class Caution(enum.Enum):
+    """What a reader must know before trusting the answer. The value says it; `{}` takes what was seen."""
+
+    BEST_AT_EDGE = "the best rate at batch size {} is at the edge of the rates tried: it may not be the best"
+    SIZE_AT_EDGE = "the best batch size is the {} one tried: a better one may lie beyond"
+    ONE_SEED = "one seed everywhere: no interval, and differences may be luck"
+    MISSES = "no rate brought batch size {} to the target in what was run"
+    TARGET_MOVES = "the best batch size depends on the target: {}"
+    OPTIMISTIC = "quality is that of the validation data that choices were made on: optimistic"
+    UNSTEADY = "step times of batch size {} were unsteady: profile again on a quiet machine"
+    FRESH_MISSED = "the chosen run, made once more with a fresh seed, missed the target"
+    FRESH_SLOW = "the chosen run, made once more with a fresh seed, cost {}x what the other seeds did"
+
+
+@dataclass(frozen=True)
+class SizeRow:
+    """One batch size in an answer: the cost of its best rate in every objective, with the mean over its seeds."""
+
+    batch_size: int
+    learning_rate: float | None
+    best_rate: Interval | None
+    cost: Interval | None
+    seconds: float | None
+    examples: float | None
+    steps: float | None
+    step_seconds: float | None
+    quality: Interval | None
+    as_good: float | None
+    at_edge: bool
+    seeds: int
+
+
+@dataclass(frozen=True)
+class TargetRow:
+    """The answer at an easier target."""
+
+    target: float
+    share_of_gain: float
+    batch_size: int
+    learning_rate: float
+    cost: float
+
+
+@dataclass(frozen=True)
+class PresentChoice:
+    """What the person trains with now, and its cost over the best (None: it did not reach the target)."""
+
+    batch_size: int
+    learning_rate: float
+    cost: float | None
+    times_the_best: float | None
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The answer to "which batch size, at which rate", with everything that it rests on."""
+
+    workload: str
+    objective: Objective
+    target: Target
+    protocol: str
+    batch_size: int
+    learning_rate: float
+    best_rate: Interval
+    cost: Interval
+    seconds: float | None
+    examples: float
+    steps: float
+    as_good: tuple[int, ...]
+    not_excluded: tuple[int, ...]
+    fresh_costs: tuple[float | None, ...]
+    zones: Zones
+    present: PresentChoice | None
+    sizes: tuple[SizeRow, ...]
+    targets: tuple[TargetRow, ...]
+    step_time: StepTimeFit | None
+    tradeoff: TradeoffFit | None
+    rate_law: RateLawFit | None
+    seed_deviation: float | None
+    seed_freedom: int
+    reasons: tuple[str, ...]
+    cautions: tuple[str, ...]
+    spent_seconds: Mapping[str, float]

@@ -1,0 +1,359 @@
+"""The command line: one verb per arrow of the house, with the names of the functions it calls.
+
+Results go to standard output, progress to standard error. Exit codes: 0 done, 1 an error that the person can correct,
+2 usage, 3 the evidence does not support an answer, 130 interrupted (the same command goes on).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from rightbatch import __version__
+from rightbatch.answer import Recommendation
+from rightbatch.bundled import WORKLOADS
+from rightbatch.errors import InputError, RightbatchError
+from rightbatch.live import Live
+from rightbatch.pipeline import export as exporting
+from rightbatch.pipeline import find as finding
+from rightbatch.pipeline import show as showing
+from rightbatch.pipeline import sweep as sweeping
+from rightbatch.pipeline.profile import ROUNDS, default_sizes, profile
+from rightbatch.pipeline.setting_up import Ask, as_runner, first_choice, open_study
+from rightbatch.records import Setting, to_json
+from rightbatch.report import terminal
+
+app = typer.Typer(
+    help="Which mini-batch size should I train with, at which learning rate? Measured on your model, data, hardware.",
+    epilog="Add --debug to any command for the whole traceback of an error.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+WorkloadName = Annotated[
+    str, typer.Argument(help="A bundled workload, my.py:make_workload, or a table (curves.csv.gz).")
+]
+StudyPath = Annotated[Path, typer.Argument(help="A study.")]
+StudyOption = Annotated[Path | None, typer.Option("--study", help="The study to keep (NAME.study.db).")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, nothing else.")]
+ObjectiveOption = Annotated[str, typer.Option(help="time, examples, steps, or metric.")]
+TargetOption = Annotated[float | None, typer.Option(help="Value to reach; else the workload's, or from --present.")]
+TargetOn = Annotated[str | None, typer.Option(help="What the target is a value of: loss or metric.")]
+AtSeconds = Annotated[float | None, typer.Option(help="With --objective metric: compare at these training seconds.")]
+AtExamples = Annotated[float | None, typer.Option(help="With --objective metric: compare at so many examples.")]
+Present = Annotated[str | None, typer.Option(help="What you train with now, as BATCH_SIZE,RATE.")]
+Epochs = Annotated[float | None, typer.Option(help="Planned length of a run, in passes over the data.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Number of seeds.")]
+Sizes = Annotated[str | None, typer.Option(help="Batch sizes: 16,32,64, or 4..4096 (powers of two between).")]
+SettingOption = Annotated[list[str] | None, typer.Option("--set", help="A setting of the workload, as NAME=VALUE.")]
+Budget = Annotated[float | None, typer.Option(help="Wall seconds after which no more is trained.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of PyTorch; measure with those you train with.")]
+
+
+# --------------------------------------------------------------------------------------------------------- verbs
+
+
+@app.command()
+def workloads(as_json: Json = False) -> None:
+    """List the bundled workloads."""
+    if as_json:
+        _print_json([{"name": n, "description": b.description, "data": b.data} for n, b in WORKLOADS.items()])
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("name", "what", "data"):
+        table.add_column(column)
+    for name, bundled in WORKLOADS.items():
+        table.add_row(name, bundled.description, bundled.data)
+    out.print(table)
+
+
+@app.command("profile")
+def profile_command(
+    workload: WorkloadName,
+    study: StudyOption = None,
+    batch_sizes: Sizes = None,
+    rounds: Annotated[int, typer.Option(min=3, help="Repeats of every size.")] = ROUNDS,
+    again: Annotated[bool, typer.Option(help="Measure anew what the study has already.")] = False,
+    device: Device = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Measure seconds per step at each batch size."""
+    runner = as_runner(workload, device=device, threads=threads)
+    sizes = _sizes(batch_sizes) or default_sizes(runner.facts.train_examples, first_choice(runner.facts)[0])
+    with _interruptible(), open_study(study, runner.facts) as kept, err.status("measuring seconds per step"):
+        records = profile(kept, runner, sizes, rounds=rounds, again=again)
+    summary = terminal.profile_summary(records)
+    if as_json:
+        _print_json(summary)
+    else:
+        terminal.print_profile(summary, out)
+
+
+@app.command("sweep")
+def sweep_command(
+    workload: WorkloadName,
+    batch_sizes: Annotated[str, typer.Option(help="16,32,64, or 4..4096 (powers of two between).")],
+    study: StudyOption = None,
+    seeds: Seeds = 3,
+    rates: Annotated[str | None, typer.Option(help="Rates, as 0.01,0.1; else tuned on the lattice.")] = None,
+    until: Annotated[str, typer.Option(help="When a run ends: horizon, target, or patience.")] = "horizon",
+    patience: Annotated[float, typer.Option(help="With --until patience: how long without improvement.")] = 10,
+    patience_unit: Annotated[str, typer.Option(help="evaluations, steps, or examples.")] = "evaluations",
+    objective: ObjectiveOption = "time",
+    target: TargetOption = None,
+    target_on: TargetOn = None,
+    at_seconds: AtSeconds = None,
+    at_examples: AtExamples = None,
+    present: Present = None,
+    epochs: Epochs = None,
+    settings: SettingOption = None,
+    budget: Budget = None,
+    device: Device = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Train at every batch size, the rate tuned at each, with every seed."""
+    ask = _ask(objective, target, target_on, at_seconds, at_examples, present, epochs, settings)
+    sizes = _sizes(batch_sizes)
+    assert sizes is not None  # the option is required
+    with _interruptible(), Live(err) as live:
+        answer = sweeping.sweep(
+            workload,
+            sizes,
+            study=study,
+            ask=ask,
+            seeds=seeds,
+            rates=_numbers(rates, "rates") if rates else None,
+            until=until,
+            patience=patience,
+            patience_unit=patience_unit,
+            budget_seconds=budget,
+            device=device,
+            threads=threads,
+            watch=live.watch,
+        )
+    _print_answer(answer, as_json)
+
+
+@app.command("find")
+def find_command(
+    workload: WorkloadName,
+    study: StudyOption = None,
+    seeds: Seeds = 5,
+    batch_sizes: Sizes = None,
+    objective: ObjectiveOption = "time",
+    target: TargetOption = None,
+    target_on: TargetOn = None,
+    at_seconds: AtSeconds = None,
+    at_examples: AtExamples = None,
+    present: Present = None,
+    epochs: Epochs = None,
+    settings: SettingOption = None,
+    budget: Budget = None,
+    device: Device = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Find the batch size and learning rate to train with. The same command continues where it was stopped."""
+    ask = _ask(objective, target, target_on, at_seconds, at_examples, present, epochs, settings)
+    with _interruptible(), Live(err) as live:
+        answer = finding.find(
+            workload,
+            study=study,
+            ask=ask,
+            seeds=seeds,
+            batch_sizes=_sizes(batch_sizes),
+            budget_seconds=budget,
+            device=device,
+            threads=threads,
+            watch=live.watch,
+        )
+    _print_answer(answer, as_json)
+
+
+@app.command("show")
+def show_command(
+    study: StudyPath,
+    objective: Annotated[str | None, typer.Option(help="time, examples, steps, or metric.")] = None,
+    target: TargetOption = None,
+    target_on: TargetOn = None,
+    at_seconds: AtSeconds = None,
+    at_examples: AtExamples = None,
+    present: Present = None,
+    as_json: Json = False,
+) -> None:
+    """Show the answer of a study as it stands, for this or another question. Trains nothing."""
+    ask = _ask(objective or "time", target, target_on, at_seconds, at_examples, present, None, None)
+    answer, _ = showing.show(study, ask)
+    _print_answer(answer, as_json)
+
+
+@app.command()
+def report(
+    study: StudyPath,
+    to: Annotated[Path | None, typer.Option("--out", help="The page to write (STUDY.html).")] = None,
+    figures: Annotated[Path | None, typer.Option(help="Also write each figure as PNG and SVG to this folder.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the page of a study: the answer and its figures in one file that opens offline."""
+    from rightbatch.report.page import write_figures, write_page  # charts take half a second to import
+
+    answer, evidence = showing.show(study)
+    page = write_page(answer, evidence, to or Path(str(study).removesuffix(".study.db") + ".html"))
+    written = [page, *(write_figures(answer, evidence, figures) if figures else [])]
+    if as_json:
+        _print_json({"page": str(page), "files": [str(path) for path in written]})
+    else:
+        for path in written:
+            out.print(str(path), soft_wrap=True)
+
+
+@app.command("export")
+def export_command(
+    study: StudyPath,
+    to: Annotated[Path, typer.Argument(help="FILE.csv, FILE.csv.gz or FILE.parquet.")],
+    whole_curves: Annotated[bool, typer.Option("--curves", help="One row a point instead of one row a run.")] = False,
+    target: TargetOption = None,
+    as_json: Json = False,
+) -> None:
+    """Write the runs of a study, or all their curves, as a table."""
+    rows = exporting.export(study, to, whole_curves=whole_curves, ask=Ask(target=target))
+    if as_json:
+        _print_json({"file": str(to), "rows": rows})
+    else:
+        out.print(f"{to}: {rows:,} rows", soft_wrap=True)
+
+
+@app.callback(invoke_without_command=True)
+def version_option(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        out.print(f"rightbatch {__version__}")
+        raise typer.Exit
+
+
+# -------------------------------------------------------------------------------------------------------- private
+
+
+def _ask(
+    objective: str,
+    target: float | None,
+    target_on: str | None,
+    at_seconds: float | None,
+    at_examples: float | None,
+    present: str | None,
+    epochs: float | None,
+    settings: list[str] | None,
+) -> Ask:
+    return Ask(
+        objective=objective,
+        target=target,
+        target_on=target_on,
+        at_seconds=at_seconds,
+        at_examples=at_examples,
+        present=_present(present),
+        epochs=epochs,
+        settings=dict(_setting(text) for text in settings or ()),
+    )
+
+
+def _present(text: str | None) -> tuple[int, float] | None:
+    if text is None:
+        return None
+    try:
+        size, rate = text.split(",")
+        return int(size), float(rate)
+    except ValueError:
+        raise InputError(f"--present is BATCH_SIZE,RATE, for instance 32,0.1; got {text!r}.") from None
+
+
+def _setting(text: str) -> tuple[str, Setting]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--set is NAME=VALUE, for instance momentum=0.9; got {text!r}.")
+    try:
+        return name, float(value)
+    except ValueError:
+        return name, value
+
+
+def _sizes(text: str | None) -> tuple[int, ...] | None:
+    """Batch sizes from "16,32,64" or "4..4096"; the latter are the powers of two between, ends included."""
+    if text is None:
+        return None
+    span = re.fullmatch(r"(\d+)\.\.(\d+)", text)
+    if span:
+        low, high = int(span[1]), int(span[2])
+        powers = tuple(2**k for k in range(high.bit_length() + 1) if low <= 2**k <= high)
+        if not powers:
+            raise InputError(f"There is no power of two between {low} and {high}. List sizes instead: {low},{high}.")
+        return powers
+    sizes = _numbers(text, "batch sizes")
+    if any(size != int(size) or size < 1 for size in sizes):
+        raise InputError(f"Batch sizes are whole numbers from 1, got {text!r}.")
+    return tuple(sorted({int(size) for size in sizes}))
+
+
+def _numbers(text: str, what: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"{what} are numbers with commas between, got {text!r}.") from None
+
+
+def _print_answer(answer: Recommendation, as_json: bool) -> None:
+    if as_json:
+        _print_json(answer)
+    else:
+        terminal.print_answer(answer, out)
+
+
+def _print_json(record: Any) -> None:
+    print(json.dumps(to_json(record), indent=1, allow_nan=False))
+
+
+class Interrupted(RightbatchError):
+    """Ctrl-C; what was measured is kept."""
+
+    exit_code = 130
+
+
+class _interruptible:
+    """Ctrl-C in the block becomes a sentence that says how to go on."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            again = shlex.join(["rightbatch", *sys.argv[1:]])
+            raise Interrupted(f"Interrupted. What was measured is kept; the same command goes on: {again}") from error
+
+
+def main() -> NoReturn:
+    """The entry point: turns errors raised on purpose into a message and an exit code."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    try:
+        app(args=arguments)
+    except RightbatchError as error:
+        if debug:
+            raise
+        err.print(f"rightbatch: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)

@@ -1,0 +1,300 @@
+"""What a study says for one objective and target: the cost of every run, by cell (batch size and rate) and by size.
+
+Everything here is computed from curves and step times anew for each question; nothing of it is stored.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from rightbatch import curves
+from rightbatch.errors import InputError
+from rightbatch.fit.learning_rate import fit_best_rate
+from rightbatch.fit.seed_noise import SeedNoise, pool_seed_noise
+from rightbatch.fit.step_time import StepTimeFit, fit_step_time, median_error, median_seconds
+from rightbatch.records import Interval, Run, Settings, StepTime, StopReason, Target, WorkloadFacts
+
+FRESH_SEED = 1000
+"""Seeds from here on check a choice that was made without them; they never take part in choosing."""
+
+EQUIVALENT_FACTOR = 1.1
+"""Costs within this factor of the best are as good."""
+
+EQUIVALENT_GAIN = 0.02
+"""Metrics within this share of the whole gain are as good."""
+
+INCONCLUSIVE = frozenset({StopReason.INTERRUPTED, StopReason.OUT_OF_BUDGET, StopReason.FAILED})
+"""Runs that ended so tell nothing by not reaching a target."""
+
+
+class Objective(enum.Enum):
+    """What "best" means. The value is what is made small."""
+
+    TIME = "training seconds to the target"
+    EXAMPLES = "examples to the target"
+    STEPS = "optimizer steps to the target"
+    METRIC = "shortfall of the metric at equal cost"
+
+
+@dataclass(frozen=True)
+class Question:
+    """An objective with what it needs: a target, or for METRIC the seconds or examples at which runs are compared."""
+
+    objective: Objective
+    target: Target
+    at_seconds: float | None = None
+    at_examples: float | None = None
+
+    def __post_init__(self) -> None:
+        given = (self.at_seconds is not None) + (self.at_examples is not None)
+        if given != (self.objective is Objective.METRIC):
+            raise InputError(
+                "The objective 'metric' compares at given seconds or at given examples: give exactly one of them, "
+                "and none with the other objectives."
+            )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """All conclusive runs at one batch size and rate. `costs` has those that reached the target, by seed."""
+
+    batch_size: int
+    learning_rate: float
+    costs: tuple[float, ...]
+    misses: int
+    diverged: int
+
+    @property
+    def reaches(self) -> bool:
+        """Whether every run of the cell reached the target."""
+        return bool(self.costs) and not self.misses
+
+    @property
+    def mean(self) -> float:
+        """Geometric mean of the costs; infinite if any run missed."""
+        return math.exp(float(np.mean(np.log(self.costs)))) if self.reaches else math.inf
+
+
+@dataclass(frozen=True)
+class SizeEvidence:
+    """One batch size with its rate tuned. `best` is None where no rate reached the target."""
+
+    batch_size: int
+    cells: tuple[Cell, ...]
+    best: Cell | None
+    at_edge: bool
+    cost: Interval | None
+    best_rate: Interval | None
+    step_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The runs and step times of a study (or what is known of it so far), for one question."""
+
+    facts: WorkloadFacts
+    runs: tuple[Run, ...]
+    step_times: tuple[StepTime, ...]
+    question: Question
+    settings: Settings = field(default_factory=Settings)
+    planned_examples: int = 0
+
+    # ------------------------------------------------------------------------------------------------ seconds
+
+    @cached_property
+    def step_time_fit(self) -> StepTimeFit | None:
+        """The law of step time; None with fewer than two sizes measured."""
+        return fit_step_time(self.step_times) if len(self.step_times) > 1 else None
+
+    @cached_property
+    def _measured_seconds(self) -> dict[int, float]:
+        return {record.batch_size: median_seconds(record) for record in self.step_times}
+
+    def step_seconds(self, batch_size: int) -> float | None:
+        """Median seconds per step as measured; by the fit where this size was not; None where neither is."""
+        if batch_size in self._measured_seconds:
+            return self._measured_seconds[batch_size]
+        return self.step_time_fit.predict(batch_size) if self.step_time_fit else None
+
+    def step_seconds_error(self, batch_size: int) -> float:
+        """Standard error of the log of `step_seconds`: of the median, or of the law where it was not measured."""
+        for record in self.step_times:
+            if record.batch_size == batch_size:
+                return median_error(record)
+        return self.step_time_fit.deviation if self.step_time_fit else 0.0
+
+    # --------------------------------------------------------------------------------------------------- costs
+
+    def cost(self, run: Run) -> float | None:
+        """What one run cost to reach the target, in the unit of the objective; None if it did not."""
+        if self.question.objective is Objective.METRIC:
+            return self._shortfall(run)
+        found = curves.crossing(run.points, self.question.target)
+        return self.cost_of_steps(run.trial.batch_size, found.steps, found.examples) if found else None
+
+    def cost_of_steps(self, batch_size: int, steps: float, examples: float) -> float | None:
+        """What so many steps cost, in the unit of the objective; None where seconds per step are not known."""
+        if self.question.objective is Objective.STEPS:
+            return steps
+        if self.question.objective is Objective.EXAMPLES:
+            return examples
+        seconds = self.step_seconds(batch_size)
+        return steps * seconds if seconds is not None else None
+
+    def _shortfall(self, run: Run) -> float | None:
+        """Distance to the best value of any run at the same cost, on a scale where 2 % of the gain is a factor 1.1.
+
+        So that one rule serves every objective: sizes within a factor 1.1 are as good, a factor 2 ends a zone. The log
+        of this cost is linear in the metric.
+        """
+        value, (start, best) = self._value_at_cost(run), self._metric_range
+        if value is None or best == start:
+            return None
+        shortfall = abs(best - value) / abs(best - start)
+        return float(EQUIVALENT_FACTOR ** (shortfall / EQUIVALENT_GAIN))
+
+    def _value_at_cost(self, run: Run) -> float | None:
+        question = self.question
+        examples = question.at_examples
+        if question.at_seconds is not None:
+            seconds = self.step_seconds(run.trial.batch_size)
+            examples = question.at_seconds / seconds * run.trial.batch_size if seconds else None
+        if examples is None:
+            return None
+        return curves.value_at(run.points, question.target.quantity, examples=examples)
+
+    @cached_property
+    def _metric_range(self) -> tuple[float, float]:
+        """The worst start and the best value at the given cost, over all runs."""
+        direction = self.question.target.direction
+        at_cost = [v for run in self.relevant if (v := self._value_at_cost(run)) is not None]
+        starts = [
+            v
+            for run in self.relevant
+            if run.points and (v := getattr(run.points[0], self.question.target.quantity)) is not None
+        ]
+        if not at_cost or not starts:
+            return (0.0, 0.0)
+        return (min(starts), max(at_cost)) if direction == "max" else (max(starts), min(at_cost))
+
+    # ----------------------------------------------------------------------------------------- cells and sizes
+
+    @cached_property
+    def relevant(self) -> tuple[Run, ...]:
+        """Runs with this question's settings; of several runs of one trial, the one that got furthest."""
+        furthest: dict[tuple[int, float, int], Run] = {}
+        for run in self.runs:
+            if {**self.facts.settings, **run.trial.settings} != {**self.facts.settings, **self.settings}:
+                continue
+            key = (run.trial.batch_size, run.trial.learning_rate, run.trial.seed)
+            known = furthest.get(key)
+            if known is None or _progress(run) >= _progress(known):
+                furthest[key] = run
+        return tuple(furthest.values())
+
+    def conclusive(self, run: Run) -> bool:
+        """Whether a run tells something: it reached the target, or had its full chance and did not.
+
+        A run that was stopped at an easier target, or planned shorter than now asked for, had no full chance.
+        """
+        if self.cost(run) is not None:
+            return True
+        stop = run.stop
+        if stop is None or stop.reason in INCONCLUSIVE or stop.message == curves.REACHED:
+            return False
+        return stop.reason is not StopReason.FINISHED or (run.trial.planned_examples or 0) >= self.planned_examples
+
+    def with_run(self, run: Run) -> Evidence:
+        """The evidence with one run added, or put in place of what was known of it."""
+        return replace(self, runs=(*(r for r in self.runs if r.identifier != run.identifier), run))
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """Every cell with a conclusive run, by batch size and rate. Fresh seeds are left out."""
+        grouped: dict[tuple[int, float], list[Run]] = {}
+        for run in self.relevant:
+            if run.trial.seed < FRESH_SEED and self.conclusive(run):
+                grouped.setdefault((run.trial.batch_size, run.trial.learning_rate), []).append(run)
+        cells = []
+        for (size, rate), group in sorted(grouped.items()):
+            costs = [self.cost(run) for run in group]
+            diverged = sum(run.stop is not None and run.stop.reason is StopReason.DIVERGED for run in group)
+            reached = tuple(cost for cost in costs if cost is not None)
+            cells.append(Cell(size, rate, reached, len(costs) - len(reached), diverged))
+        return tuple(cells)
+
+    @cached_property
+    def best_cell(self) -> Cell | None:
+        """The cheapest cell that reaches the target; None if none does."""
+        return min((cell for cell in self.cells if cell.reaches), key=lambda cell: cell.mean, default=None)
+
+    def cells_of(self, batch_size: int) -> tuple[Cell, ...]:
+        """The cells of one batch size, by rate."""
+        return tuple(cell for cell in self.cells if cell.batch_size == batch_size)
+
+    def seeds_of(self, batch_size: int, learning_rate: float) -> frozenset[int]:
+        """Seeds that have a conclusive run in a cell, fresh ones included."""
+        return frozenset(
+            run.trial.seed
+            for run in self.relevant
+            if (run.trial.batch_size, run.trial.learning_rate) == (batch_size, learning_rate) and self.conclusive(run)
+        )
+
+    def fresh_costs(self, batch_size: int, learning_rate: float) -> tuple[float | None, ...]:
+        """Costs of the runs with fresh seeds in a cell; None for one that missed."""
+        return tuple(
+            self.cost(run)
+            for run in self.relevant
+            if (run.trial.batch_size, run.trial.learning_rate) == (batch_size, learning_rate)
+            and run.trial.seed >= FRESH_SEED
+            and self.conclusive(run)
+        )
+
+    @cached_property
+    def seed_noise(self) -> SeedNoise:
+        """Pooled over all cells that reach the target."""
+        return pool_seed_noise(cell.costs for cell in self.cells if cell.reaches)
+
+    @cached_property
+    def sizes(self) -> tuple[SizeEvidence, ...]:
+        """Every batch size that was tried, with its rate tuned."""
+        return tuple(self._size(size) for size in sorted({cell.batch_size for cell in self.cells}))
+
+    def _size(self, batch_size: int) -> SizeEvidence:
+        cells = self.cells_of(batch_size)
+        best = min((cell for cell in cells if cell.reaches), key=lambda cell: cell.mean, default=None)
+        at_edge = best is not None and best in (cells[0], cells[-1])
+        return SizeEvidence(
+            batch_size=batch_size,
+            cells=cells,
+            best=best,
+            at_edge=at_edge,
+            cost=self.seed_noise.mean_interval(best.costs) if best else None,
+            best_rate=self._best_rate(cells, best, at_edge) if best else None,
+            step_seconds=self.step_seconds(batch_size),
+        )
+
+    def _best_rate(self, cells: Sequence[Cell], best: Cell, at_edge: bool) -> Interval:
+        if at_edge:
+            return Interval(best.learning_rate, note="at the edge of the rates tried")
+        k = cells.index(best)
+        below, above = cells[k - 1], cells[k + 1]
+        if not (below.reaches and above.reaches):
+            note = "between the rates tried: a neighbour does not reach the target"
+            return Interval(best.learning_rate, below.learning_rate, above.learning_rate, note=note)
+        three = (below, best, above)
+        noise = self.seed_noise.deviation
+        deviations = [noise / math.sqrt(len(cell.costs)) for cell in three] if noise is not None else None
+        return fit_best_rate([c.learning_rate for c in three], [c.mean for c in three], deviations)
+
+
+def _progress(run: Run) -> tuple[bool, int]:
+    """What makes one of two runs of a trial the one to go by: not cut short, then the longer."""
+    cut_short = run.stop is None or run.stop.reason in INCONCLUSIVE
+    return (not cut_short, run.points[-1].step if run.points else 0)

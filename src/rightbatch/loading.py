@@ -1,0 +1,40 @@
+"""A function out of a person's own Python file."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rightbatch.errors import InputError, WorkloadError
+
+
+def load_function(path: str, name: str) -> Callable[..., Any]:
+    """The function `name` of the file at `path`, which is run as a module; its folder is importable meanwhile.
+
+    Raises `InputError` when there is no such file or function, `WorkloadError` when the file raises.
+    """
+    file = Path(path).resolve()
+    if not file.is_file():
+        raise InputError(f"There is no file {path}.")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path} cannot be loaded as Python.")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(file.parent))
+    sys.modules[file.stem] = module  # so that classes defined there can be pickled
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise WorkloadError(
+            f"{path} raised {type(error).__name__}: {error}. Run with --debug for the whole traceback."
+        ) from error
+    finally:
+        sys.path.remove(str(file.parent))
+    function = getattr(module, name, None)
+    if not callable(function):
+        found = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise InputError(f"{path} has no function {name!r}; it has: {', '.join(found) or 'none'}.")
+    return function  # type: ignore[no-any-return]

@@ -1,0 +1,1 @@
+"""What is measured on a workload by running it; returns records, stores nothing."""

@@ -1,0 +1,97 @@
+"""`export`: a study as a table, one row a run or one row a point."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rightbatch import curves, tables
+from rightbatch.evidence import Evidence
+from rightbatch.pipeline.setting_up import Ask
+from rightbatch.pipeline.show import evidence_of
+from rightbatch.store import Study
+
+RUN_COLUMNS = (
+    "workload",
+    "batch_size",
+    "learning_rate",
+    "seed",
+    "settings",
+    "planned_examples",
+    "outcome",
+    "message",
+    "steps",
+    "examples",
+    "seconds",
+    "wall_seconds",
+    "best_valid_metric",
+    "steps_to_target",
+    "examples_to_target",
+    "seconds_to_target",
+)
+
+
+def export(path: str | Path, to: str | Path, *, whole_curves: bool = False, ask: Ask | None = None) -> int:
+    """Write the runs of a study (or every point of them) to a CSV, CSV.gz or Parquet file; the number of rows.
+
+    `seconds` are training seconds: steps times the median step time where the size was profiled. In curves the metric
+    is higher-is-better (negated where the workload's is not), and the point before training is left out: such a table
+    can be run again with `rightbatch find TABLE`.
+    """
+    with Study.open(path) as study:
+        evidence = evidence_of(study, ask)
+    rows = list(_points(evidence) if whole_curves else _runs(evidence))
+    tables.write_rows(Path(to), tables.COLUMNS if whole_curves else RUN_COLUMNS, rows)
+    return len(rows)
+
+
+def _points(evidence: Evidence) -> Iterator[dict[str, Any]]:
+    sign = 1 if evidence.facts.direction == "max" else -1
+    for run in evidence.runs:
+        for point in run.points:
+            if point.step == 0:
+                continue
+            yield {
+                "workload": evidence.facts.name,
+                "batch_size": point.batch_size,
+                "learning_rate": run.trial.learning_rate,
+                "seed": run.trial.seed,
+                "step": point.step,
+                "examples": point.examples,
+                "seconds": _seconds(evidence, run.trial.batch_size, point.step, point.seconds),
+                "train_loss": point.train_loss,
+                "valid_loss": point.valid_loss,
+                "valid_metric": None if point.valid_metric is None else sign * point.valid_metric,
+                "outcome": run.stop.reason.name.lower() if run.stop else "interrupted",
+            }
+
+
+def _runs(evidence: Evidence) -> Iterator[dict[str, Any]]:
+    for run in evidence.runs:
+        last = run.points[-1] if run.points else None
+        found = curves.crossing(run.points, evidence.question.target)
+        step_seconds = evidence.step_seconds(run.trial.batch_size)
+        yield {
+            "workload": evidence.facts.name,
+            "batch_size": run.trial.batch_size,
+            "learning_rate": run.trial.learning_rate,
+            "seed": run.trial.seed,
+            "settings": ";".join(f"{name}={value}" for name, value in run.trial.settings.items()),
+            "planned_examples": run.trial.planned_examples,
+            "outcome": run.stop.reason.name.lower() if run.stop else "interrupted",
+            "message": run.stop.message if run.stop else "",
+            "steps": last.step if last else 0,
+            "examples": last.examples if last else 0,
+            "seconds": _seconds(evidence, run.trial.batch_size, last.step, last.seconds) if last else 0.0,
+            "wall_seconds": run.wall_seconds,
+            "best_valid_metric": curves.best_value(run.points, "valid_metric", evidence.facts.direction),
+            "steps_to_target": found.steps if found else None,
+            "examples_to_target": found.examples if found else None,
+            "seconds_to_target": found.steps * step_seconds if found and step_seconds else None,
+        }
+
+
+def _seconds(evidence: Evidence, batch_size: int, step: int, measured: float) -> float:
+    step_seconds = evidence.step_seconds(batch_size)
+    return step * step_seconds if step_seconds is not None else measured

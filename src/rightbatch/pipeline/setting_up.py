@@ -1,0 +1,206 @@
+"""What every verb does first: the runner, the study, the question, the evidence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rightbatch import curves
+from rightbatch.bundled import WORKLOADS
+from rightbatch.errors import InputError, InsufficientEvidence, MissingExtra, StudyError, WorkloadError
+from rightbatch.evidence import Evidence, Question
+from rightbatch.pipeline.loop import Watch, drive
+from rightbatch.recommend import parse_objective
+from rightbatch.records import Setting, Settings, Target, Trial, WorkloadFacts
+from rightbatch.runner import Runner
+from rightbatch.search.strategy import fixed
+from rightbatch.store import Study
+from rightbatch.tables import TableRunner, is_table
+
+GAIN_FORGONE = 0.02
+"""Without a target, one is set this share of the gain short of what the present choice reaches."""
+
+USUAL_RATES = {"SGD": 0.1, "SGD momentum": 0.03, "Adam": 0.001}
+"""Where to begin when nobody says at which rate they train now."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a person may say about the question beyond the workload; None leaves it to the workload or the study."""
+
+    objective: str = "time"
+    target: float | None = None
+    target_on: str | None = None
+    at_seconds: float | None = None
+    at_examples: float | None = None
+    present: tuple[int, float] | None = None
+    planned_examples: int | None = None
+    epochs: float | None = None
+    settings: Mapping[str, Setting] | None = None
+
+
+# ------------------------------------------------------------------------------------------------------- runners
+
+
+def as_runner(workload: Any, *, device: str | None = None, threads: int | None = None) -> Runner:
+    """A runner from what a person gives: a `Workload`, a runner, or the name of a bundled workload, a table, a file.
+
+    Raises
+    ------
+    InputError: For a name that is none of these.
+    MissingExtra: When it needs torch and torch is not installed.
+    """
+    if isinstance(workload, str) and is_table(workload):
+        return TableRunner(workload)
+    if hasattr(workload, "start") and hasattr(workload, "facts") and not callable(workload.facts):
+        return workload  # type: ignore[no-any-return]
+    try:
+        import torch
+
+        from rightbatch.engine import WorkloadRunner, use_device
+        from rightbatch.workload import Workload
+    except ImportError as error:
+        if error.name is None or not error.name.startswith("torch"):
+            raise
+        raise MissingExtra("PyTorch, which training needs,", "torch") from error
+    if threads is not None:
+        torch.set_num_threads(threads)
+    made = _from_name(workload) if isinstance(workload, str) else workload
+    if not isinstance(made, Workload):
+        raise WorkloadError(f"{workload!r} gave a {type(made).__name__}, expected a rightbatch.Workload.")
+    return WorkloadRunner(use_device(made, device) if device else made)
+
+
+def _from_name(name: str) -> Any:
+    if name in WORKLOADS:
+        return WORKLOADS[name].make()
+    path, colon, function = name.rpartition(":")
+    if not colon or not path.endswith(".py"):
+        raise InputError(
+            f"There is no workload {name!r}. Give a bundled one ({', '.join(WORKLOADS)}), a file and a function in it "
+            f"(my.py:make_workload), or a table of curves (curves.csv.gz)."
+        )
+    from rightbatch.loading import load_function
+
+    make = load_function(path, function)
+    try:
+        return make()
+    except Exception as error:
+        if isinstance(error, InputError):
+            raise
+        raise WorkloadError(
+            f"{name} raised {type(error).__name__}: {error}. Run with --debug for the whole traceback."
+        ) from error
+
+
+# ------------------------------------------------------------------------------------------------------- studies
+
+
+def default_study(name: str) -> Path:
+    """Where the study of a workload is kept unless somebody says otherwise: `NAME.study.db` in this folder."""
+    return Path(re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") + ".study.db")
+
+
+def open_study(path: str | Path | None, facts: WorkloadFacts) -> Study:
+    """The study of a workload, to write. Raises `StudyError` if the workload's code has changed since it began."""
+    study = Study.open_or_create(path or default_study(facts.name), facts)
+    held = study.facts
+    if held.source != facts.source:
+        study.close()
+        raise StudyError(
+            f"The code of {facts.name!r} has changed since {study.path} began (source {held.source}, now "
+            f"{facts.source}). Runs of both would be mixed: choose a new study with --study, or restore the code."
+        )
+    return study
+
+
+# ----------------------------------------------------------------------------------------------------- questions
+
+
+def pose(study: Study, runner: Runner, ask: Ask, watch: Watch, seeds: Sequence[int]) -> Evidence:
+    """The evidence for the question that is asked. Without any target, the present choice is run to derive one."""
+    facts = _facts(study.facts, ask)
+    target = stated_target(study, ask)
+    if target is None:
+        target = _derive_target(study, runner, facts, watch, seeds[0])
+        study.set_target(target)
+    return gather(study, facts, question(ask, target), runner=runner, ask=ask)
+
+
+def question(ask: Ask, target: Target) -> Question:
+    """The question in an objective's own terms."""
+    return Question(parse_objective(ask.objective), target, ask.at_seconds, ask.at_examples)
+
+
+def stated_target(study: Study, ask: Ask) -> Target | None:
+    """The target that was given, else the study's own (derived before), else the workload's; None if there is none."""
+    facts = study.facts
+    quantity = {"loss": "valid_loss", "metric": "valid_metric", None: facts.target_quantity}.get(ask.target_on)
+    if quantity not in ("valid_loss", "valid_metric"):
+        raise InputError(f"A target is on the 'loss' or the 'metric', got {ask.target_on!r}.")
+    direction = facts.quantity_direction(quantity)
+    if ask.target is not None:
+        return Target(ask.target, quantity, direction)
+    if study.target is not None:
+        return study.target
+    if facts.target is not None:
+        return Target(facts.target, facts.target_quantity, facts.quantity_direction(facts.target_quantity), "workload")
+    return None
+
+
+def gather(
+    study: Study, facts: WorkloadFacts, asked: Question, *, runner: Runner | None = None, ask: Ask | None = None
+) -> Evidence:
+    """What the study knows, with seconds of one environment only: the runner's, or the one measured most."""
+    return Evidence(
+        facts=facts,
+        runs=study.runs(),
+        step_times=study.step_times(runner.environment if runner else None),
+        question=asked,
+        settings=Settings(ask.settings if ask else None),
+        planned_examples=facts.planned_examples if runner else 0,
+    )
+
+
+def _facts(facts: WorkloadFacts, ask: Ask) -> WorkloadFacts:
+    """The study's facts with what the person says now: what they train with, how long a run is."""
+    planned = ask.planned_examples or (round(ask.epochs * facts.train_examples) if ask.epochs else None)
+    return replace(facts, present=ask.present or facts.present, planned_examples=planned or facts.planned_examples)
+
+
+def _derive_target(study: Study, runner: Runner, facts: WorkloadFacts, watch: Watch, seed: int) -> Target:
+    """What the present choice reaches at its planned length, less 2 % of its gain."""
+    size, rate = facts.present or (32, usual_rate(facts.optimizer))
+    quantity = facts.target_quantity
+    direction = facts.quantity_direction(quantity)
+    # Any target will do while there is none: the run goes to its planned length.
+    unreachable = Target(float("inf") if direction == "max" else float("-inf"), quantity, direction)
+    evidence = gather(study, facts, question(Ask(objective="steps"), unreachable), runner=runner)
+    trial = Trial(size, rate, seed, facts.planned_examples)
+    evidence, _ = drive(study, runner, fixed([trial], "the present choice sets the target"), evidence, watch=watch)
+    run = next(
+        r for r in evidence.relevant if (r.trial.batch_size, r.trial.learning_rate, r.trial.seed) == (size, rate, seed)
+    )
+    start = getattr(run.points[0], quantity)
+    reached = curves.best_value(run.points, quantity, direction)
+    if reached is None or start is None or curves.diverged(run.points):
+        raise InsufficientEvidence(
+            f"No target was given, and the present choice (batch size {size}, rate {rate:g}) reaches nothing to take "
+            f"one from: it {run.stop.reason.value if run.stop else 'did not end'}. Give --target, or another --present."
+        )
+    value = reached - GAIN_FORGONE * (reached - start)
+    return Target(value, quantity, direction, f"what batch size {size} at rate {rate:g} reaches, less 2 % of its gain")
+
+
+def usual_rate(optimizer: str) -> float:
+    """The rate to begin at for an optimizer nobody said a rate for."""
+    known = [rate for name, rate in USUAL_RATES.items() if optimizer.startswith(name)]
+    return known[-1] if known else 0.001
+
+
+def first_choice(facts: WorkloadFacts) -> tuple[int, float]:
+    """The size and rate to begin at: what the person trains with now, else 32 and the optimizer's usual rate."""
+    return facts.present or (32, usual_rate(facts.optimizer))

@@ -1,0 +1,42 @@
+"""`show`: the answer of a study as it stands, computed anew from its curves. Needs no torch and trains nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from rightbatch.answer import Recommendation
+from rightbatch.errors import InsufficientEvidence
+from rightbatch.evidence import Evidence
+from rightbatch.pipeline.setting_up import Ask, gather, question, stated_target
+from rightbatch.recommend import recommend
+from rightbatch.records import Target
+from rightbatch.store import Study
+
+
+def evidence_of(study: Study, ask: Ask | None = None) -> Evidence:
+    """The evidence of an open study for the question asked; without one, for the question of its last answer."""
+    ask = ask or Ask()
+    target = stated_target(study, ask)
+    answers = study.answers()
+    if ask.target is None and answers:
+        target = Target(**answers[-1]["target"])
+    if target is None:
+        raise InsufficientEvidence(
+            f"{study.path} has no target yet: its workload names none, and the present choice has not been run. "
+            f"Give --target, or run `rightbatch find` on it."
+        )
+    facts = replace(study.facts, present=ask.present or study.facts.present)
+    return gather(study, facts, question(ask, target), ask=ask)
+
+
+def show(path: str | Path, ask: Ask | None = None) -> tuple[Recommendation, Evidence]:
+    """The answer of a study and the evidence that it rests on.
+
+    Raises `InsufficientEvidence` when the study supports none, `StudyError` when it cannot be opened.
+    """
+    with Study.open(path) as study:
+        evidence = evidence_of(study, ask)
+        answers = study.answers()
+        protocol = answers[-1]["protocol"] if answers else "the runs of this study, as they are"
+        return recommend(evidence, protocol=protocol, spent_seconds=study.costs()), evidence

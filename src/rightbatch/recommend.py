@@ -1,0 +1,281 @@
+"""From evidence to one choice: a size, a rate, what is as good, why, how sure, and what to beware of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import stats
+
+from rightbatch import curves
+from rightbatch.answer import Caution, PresentChoice, Recommendation, SizeRow, TargetRow
+from rightbatch.errors import InputError, InsufficientEvidence
+from rightbatch.evidence import Evidence, Objective, Question, SizeEvidence
+from rightbatch.fit.learning_rate import RateLawFit, fit_rate_law
+from rightbatch.fit.tradeoff import TradeoffFit, fit_tradeoff
+from rightbatch.lattice import index_of
+from rightbatch.records import Interval
+from rightbatch.zones import SURE, Likelihood, find_zones, likelihoods
+
+TARGET_LADDER = (0.7, 0.8, 0.9, 0.95, 1.0)
+"""Easier targets at which the answer is given as well: shares of the gain from the start to the target."""
+
+
+def recommend(evidence: Evidence, *, protocol: str, spent_seconds: Mapping[str, float]) -> Recommendation:
+    """The best size and rate for the question that the evidence is about.
+
+    `protocol` says in a sentence how rates were tuned, `spent_seconds` what the answer cost, by activity.
+
+    Raises
+    ------
+    InsufficientEvidence: When no cell reaches the target in all of its runs; the message says how near they came.
+    """
+    best = min(
+        (size for size in evidence.sizes if size.best is not None),
+        key=lambda size: size.best.mean if size.best else math.inf,
+        default=None,
+    )
+    if best is None or best.best is None or best.cost is None or best.best_rate is None:
+        raise InsufficientEvidence(_nothing_reached(evidence))
+    sure = likelihoods(evidence)
+    tradeoff, rate_law = _fits(evidence)
+    rows = tuple(_row(evidence, size, sure) for size in evidence.sizes)
+    row = next(r for r in rows if r.batch_size == best.batch_size)
+    zones = find_zones(
+        evidence.sizes,
+        best,
+        speeds={r.batch_size: r.batch_size / r.step_seconds for r in rows if r.step_seconds},
+        step_time=evidence.step_time_fit,
+        critical_batch_size=tradeoff.critical_batch_size if tradeoff else None,
+    )
+    targets = _targets(evidence)
+    fresh = evidence.fresh_costs(best.batch_size, best.best.learning_rate)
+    partial = Recommendation(
+        workload=evidence.facts.name,
+        objective=evidence.question.objective,
+        target=evidence.question.target,
+        protocol=protocol,
+        batch_size=best.batch_size,
+        learning_rate=best.best.learning_rate,
+        best_rate=best.best_rate,
+        cost=best.cost,
+        seconds=row.seconds,
+        examples=row.examples if row.examples is not None else math.nan,
+        steps=row.steps if row.steps is not None else math.nan,
+        as_good=_contiguous(best.batch_size, sure, lambda p: p >= SURE),
+        not_excluded=_contiguous(best.batch_size, sure, lambda p: p >= 1 - SURE),
+        fresh_costs=fresh,
+        zones=zones,
+        present=_present(evidence, best.best.mean),
+        sizes=rows,
+        targets=targets,
+        step_time=evidence.step_time_fit,
+        tradeoff=tradeoff,
+        rate_law=rate_law,
+        seed_deviation=evidence.seed_noise.deviation,
+        seed_freedom=evidence.seed_noise.freedom,
+        reasons=(),
+        cautions=(),
+        spent_seconds=spent_seconds,
+    )
+    return replace(partial, reasons=_reasons(partial), cautions=_cautions(evidence, partial))
+
+
+def _nothing_reached(evidence: Evidence) -> str:
+    target = evidence.question.target
+    tried = [
+        (value, run)
+        for run in evidence.runs
+        if (value := curves.best_value(run.points, target.quantity, target.direction)) is not None
+    ]
+    if not tried:
+        return "No run gave a value to judge. Run `rightbatch find` or `rightbatch sweep` first."
+    value, run = (max if target.direction == "max" else min)(tried, key=lambda pair: pair[0])
+    return (
+        f"No batch size and rate reached the target ({target.quantity} {target.value:g}) in all of its runs. "
+        f"The nearest came to {value:.4g}: batch size {run.trial.batch_size}, rate {run.trial.learning_rate:g}, "
+        f"{run.points[-1].examples:,} examples. Choose an easier --target, or plan longer runs with --epochs."
+    )
+
+
+def _fits(evidence: Evidence) -> tuple[TradeoffFit | None, RateLawFit | None]:
+    """The laws, from sizes whose best rate is not at an edge; None with fewer than three of them."""
+    usable = [size for size in evidence.sizes if size.best is not None and not size.at_edge]
+    if len(usable) < 3:
+        return None, None
+    batch_sizes = [size.batch_size for size in usable]
+    rates = [size.best_rate.estimate for size in usable if size.best_rate]
+    rate_law = fit_rate_law(batch_sizes, rates)
+    if evidence.question.objective is Objective.METRIC:
+        return None, rate_law
+    steps = _in(evidence, Objective.STEPS)
+    counts = [steps.cell_mean(size) for size in usable]
+    return fit_tradeoff(batch_sizes, counts), rate_law
+
+
+@dataclass(frozen=True)
+class _Other:
+    """The same evidence in another objective, for the cells that were chosen in the first."""
+
+    means: Mapping[tuple[int, float], float]
+
+    def cell_mean(self, size: SizeEvidence) -> float:
+        assert size.best is not None
+        return self.means.get((size.batch_size, size.best.learning_rate), math.nan)
+
+
+def _in(evidence: Evidence, objective: Objective) -> _Other:
+    other = replace(evidence, question=Question(objective, evidence.question.target))
+    means = {(cell.batch_size, cell.learning_rate): cell.mean for cell in other.cells if cell.reaches}
+    return _Other(means)
+
+
+def _row(evidence: Evidence, size: SizeEvidence, sure: tuple[Likelihood, ...] | None) -> SizeRow:
+    def mean(objective: Objective) -> float | None:
+        if size.best is None:
+            return None
+        value = _in(evidence, objective).cell_mean(size)
+        return None if math.isnan(value) else value
+
+    steps = mean(Objective.STEPS)
+    return SizeRow(
+        batch_size=size.batch_size,
+        learning_rate=size.best.learning_rate if size.best else None,
+        best_rate=size.best_rate,
+        cost=size.cost,
+        seconds=steps * size.step_seconds if steps and size.step_seconds else None,
+        examples=mean(Objective.EXAMPLES),
+        steps=steps,
+        step_seconds=size.step_seconds,
+        quality=_quality(evidence, size),
+        as_good=next((s.as_good for s in sure or () if s.batch_size == size.batch_size), None),
+        at_edge=size.at_edge,
+        seeds=len(size.best.costs) if size.best else max((len(c.costs) + c.misses for c in size.cells), default=0),
+    )
+
+
+def _quality(evidence: Evidence, size: SizeEvidence) -> Interval | None:
+    """Best metric of each run at the best rate, mean over seeds and the range of a t interval."""
+    if size.best is None:
+        return None
+    direction = evidence.facts.direction
+    values = [
+        value
+        for run in evidence.relevant
+        if (run.trial.batch_size, run.trial.learning_rate) == (size.batch_size, size.best.learning_rate)
+        and (value := curves.best_value(run.points, "valid_metric", direction)) is not None
+    ]
+    if not values:
+        return None
+    centre = float(np.mean(values))
+    if len(values) == 1:
+        return Interval(centre, note="no interval: one seed")
+    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+    return Interval(centre, centre - half, centre + half)
+
+
+def _contiguous(best: int, sure: tuple[Likelihood, ...] | None, keep: Callable[[float], bool]) -> tuple[int, ...]:
+    """Sizes around the best one that pass, without a gap; just the best where nothing is known of noise."""
+    if sure is None:
+        return (best,)
+    sizes = [s.batch_size for s in sure]
+    passes = [keep(s.as_good) for s in sure]
+    low = high = sizes.index(best)
+    while low > 0 and passes[low - 1]:
+        low -= 1
+    while high + 1 < len(sizes) and passes[high + 1]:
+        high += 1
+    return tuple(sizes[low : high + 1])
+
+
+def _present(evidence: Evidence, best_cost: float) -> PresentChoice | None:
+    if evidence.facts.present is None:
+        return None
+    size, rate = evidence.facts.present
+    cell = next((c for c in evidence.cells_of(size) if index_of(c.learning_rate) == index_of(rate)), None)
+    if cell is None:
+        return None
+    cost = cell.mean if cell.reaches else None
+    return PresentChoice(size, cell.learning_rate, cost, cost / best_cost if cost else None)
+
+
+def _targets(evidence: Evidence) -> tuple[TargetRow, ...]:
+    """The answer along a ladder of easier targets, from the same curves."""
+    question, target = evidence.question, evidence.question.target
+    starts = [
+        v for run in evidence.relevant if run.points and (v := getattr(run.points[0], target.quantity)) is not None
+    ]
+    if question.objective is Objective.METRIC or not starts:
+        return ()
+    start = float(np.median(starts))
+    rows = []
+    for share in TARGET_LADDER:
+        value = start + share * (target.value - start)
+        easier = replace(evidence, question=Question(question.objective, replace(target, value=value)))
+        if (cell := easier.best_cell) is not None:
+            rows.append(TargetRow(value, share, cell.batch_size, cell.learning_rate, cell.mean))
+    return tuple(rows)
+
+
+def _reasons(answer: Recommendation) -> tuple[str, ...]:
+    reasons = []
+    for name, edge in (("below", answer.zones.very_small_below), ("above", answer.zones.huge_above)):
+        if edge.batch_size is None:
+            reasons.append(f"no size {name} {answer.batch_size} was seen to cost twice as much")
+            continue
+        parts = []
+        if edge.throughput_share is not None:
+            parts.append(f"{100 * edge.throughput_share:.0f} % of the best examples per second")
+        if edge.critical_ratio is not None:
+            parts.append(f"{edge.critical_ratio:.2g} times the critical batch size")
+        kind = "very small" if name == "below" else "huge"
+        reasons.append(f"{name} {edge.batch_size:.0f} is {kind}: twice the cost; there " + ", ".join(parts or ["-"]))
+    if answer.tradeoff is not None:
+        critical = answer.tradeoff.critical_batch_size
+        reasons.append(
+            f"steps follow S_min (1 + B_crit / B) with B_crit {critical.estimate:.3g} and a misfit of "
+            f"{100 * (answer.tradeoff.hyperbola.deviation or 0):.0f} %"
+        )
+    if answer.rate_law is not None:
+        exponent = answer.rate_law.exponent
+        reasons.append(
+            f"the best rate grows as batch size to the power {exponent.estimate:.2f} "
+            f"[{exponent.low:.2f}, {exponent.high:.2f}] (linear rule 1, square root 0.5)"
+        )
+    return tuple(reasons)
+
+
+def _cautions(evidence: Evidence, answer: Recommendation) -> tuple[str, ...]:
+    said = [Caution.BEST_AT_EDGE.value.format(r.batch_size) for r in answer.sizes if r.at_edge]
+    said += [Caution.MISSES.value.format(r.batch_size) for r in answer.sizes if r.learning_rate is None]
+    if len(answer.sizes) > 1 and answer.batch_size in (answer.sizes[0].batch_size, answer.sizes[-1].batch_size):
+        which = "smallest" if answer.batch_size == answer.sizes[0].batch_size else "largest"
+        said.append(Caution.SIZE_AT_EDGE.value.format(which))
+    if answer.seed_deviation is None:
+        said.append(Caution.ONE_SEED.value)
+    elsewhere = {row.batch_size for row in answer.targets} - set(answer.not_excluded)
+    if elsewhere:
+        path = ", ".join(f"{row.batch_size} at {row.target:.4g}" for row in answer.targets)
+        said.append(Caution.TARGET_MOVES.value.format(path))
+    said += [
+        Caution.UNSTEADY.value.format(r.batch_size) for r in evidence.step_times if len(r.unsteady) > len(r.seconds) / 4
+    ]
+    for cost in answer.fresh_costs:
+        if cost is None:
+            said.append(Caution.FRESH_MISSED.value)
+        elif cost > 1.25 * answer.cost.estimate:
+            said.append(Caution.FRESH_SLOW.value.format(f"{cost / answer.cost.estimate:.2f}"))
+    if not any(point.test_metric is not None for run in evidence.runs for point in run.points[-1:]):
+        said.append(Caution.OPTIMISTIC.value)
+    return tuple(said)
+
+
+def parse_objective(name: str) -> Objective:
+    """An objective by name. Raises `InputError` for another word."""
+    try:
+        return Objective[name.upper()]
+    except KeyError:
+        names = ", ".join(o.name.lower() for o in Objective)
+        raise InputError(f"There is no objective {name!r}. Choose one of: {names}.") from None

@@ -1,0 +1,218 @@
+"""The nouns: small frozen records that cross from one room to another.
+
+Units are in the names. A record never holds a fit, a crossing or a verdict of a run: those are computed from curves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from rightbatch.errors import InputError
+
+Direction = Literal["min", "max"]
+Setting = float | int | str
+
+
+class Settings(Mapping[str, Setting]):
+    """Named numbers or strings of a trial: an immutable, hashable mapping, ordered by name."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Mapping[str, Setting] | None = None) -> None:
+        self._items = dict(sorted((items or {}).items()))
+
+    def __getitem__(self, name: str) -> Setting:
+        return self._items[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._items.items()))
+
+    def __repr__(self) -> str:
+        return f"Settings({self._items!r})"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its uncertainty, the only type for it.
+
+    `low` and `high` are None where there is no interval; `note` then says why. An infinite bound means that the data
+    do not bound the quantity on that side.
+    """
+
+    estimate: float
+    low: float | None = None
+    high: float | None = None
+    level: float = 0.95
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.low is None) != (self.high is None):
+            raise InputError(f"An interval has both bounds or none, got low={self.low}, high={self.high}.")
+
+    @property
+    def known(self) -> bool:
+        """Whether there is an interval at all."""
+        return self.low is not None
+
+    def __contains__(self, value: float) -> bool:
+        return self.low is not None and self.high is not None and self.low <= value <= self.high
+
+
+class StopReason(enum.Enum):
+    """Why a run ended. The value is the sentence that people read; the name is what is stored."""
+
+    FINISHED = "ran to its planned length"
+    STOPPED_BY_RULE = "stopped by a rule before its planned length"
+    DIVERGED = "diverged: the loss is not finite or grew tenfold"
+    OUT_OF_MEMORY = "out of memory"
+    OUT_OF_BUDGET = "the budget ended before the run did"
+    INTERRUPTED = "interrupted before it ended"
+    FAILED = "failed with an error"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training run to be made. `planned_examples` is its planned length in examples seen."""
+
+    batch_size: int
+    learning_rate: float
+    seed: int
+    planned_examples: int | None = None
+    settings: Settings = field(default_factory=Settings)
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise InputError(f"A batch size is at least 1, got {self.batch_size}.")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise InputError(f"A learning rate is a positive number, got {self.learning_rate}.")
+        if not isinstance(self.settings, Settings):
+            object.__setattr__(self, "settings", Settings(self.settings))
+
+
+@dataclass(frozen=True)
+class Point:
+    """One evaluation of a run. `seconds` counts training only: no evaluation, checkpoints or warm-up.
+
+    `batch_size` and `learning_rate` are those in force at this point, `examples` those seen so far. `train_loss` is the
+    mean over the steps since the point before.
+    """
+
+    step: int
+    examples: int
+    seconds: float
+    train_loss: float | None
+    valid_loss: float | None
+    valid_metric: float | None
+    batch_size: int
+    learning_rate: float
+    test_metric: float | None = None
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The end of a run as its runner tells it."""
+
+    reason: StopReason
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is stored of a run: its curve and why it stopped (None: still running)."""
+
+    trial: Trial
+    points: tuple[Point, ...]
+    stop: Stop | None = None
+    wall_seconds: float = 0.0
+    identifier: int = 0
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of one optimizer step at one batch size, every repeat kept; `wait_seconds` of them waiting for data.
+
+    `unsteady` lists the repeats (by position) that stand out from the others (modified z-score above 3.5, Iglewicz and
+    Hoaglin 1993). They are flagged, never dropped: the median does not need it.
+    """
+
+    batch_size: int
+    seconds: tuple[float, ...]
+    wait_seconds: tuple[float, ...]
+    unsteady: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where seconds were measured. Seconds of two environments are never mixed in a fit."""
+
+    device: str
+    threads: int
+    precision: str
+    processor: str
+    python: str
+    torch: str
+    rightbatch: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """A value of one curve to be reached, and where it came from."""
+
+    value: float
+    quantity: Literal["valid_metric", "valid_loss", "train_loss"]
+    direction: Direction
+    origin: str = "given"
+
+    def reached_by(self, value: float | None) -> bool:
+        """Whether a value is at or beyond the target."""
+        if value is None or not math.isfinite(value):
+            return False
+        return value >= self.value if self.direction == "max" else value <= self.value
+
+
+@dataclass(frozen=True)
+class WorkloadFacts:
+    """What is known of a workload without training it; stored once in each study."""
+
+    name: str
+    train_examples: int
+    valid_examples: int
+    planned_examples: int
+    metric: str
+    direction: Direction
+    optimizer: str
+    target: float | None = None
+    target_quantity: Literal["valid_metric", "valid_loss"] = "valid_metric"
+    present: tuple[int, float] | None = None
+    settings: Settings = field(default_factory=Settings)
+    source: str = ""
+
+    def quantity_direction(self, quantity: str) -> Direction:
+        """Losses go down; the metric goes where the workload says."""
+        return self.direction if quantity == "valid_metric" else "min"
+
+
+def to_json(record: Any) -> Any:
+    """A record as plain JSON values: names of enumerations, None for what is not finite."""
+    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+        return {f.name: to_json(getattr(record, f.name)) for f in dataclasses.fields(record)}
+    if isinstance(record, enum.Enum):
+        return record.name.lower()
+    if isinstance(record, Mapping):
+        return {str(key): to_json(value) for key, value in record.items()}
+    if isinstance(record, list | tuple):
+        return [to_json(value) for value in record]
+    if isinstance(record, float) and not math.isfinite(record):
+        return None
+    return record

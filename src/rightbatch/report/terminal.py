@@ -1,0 +1,213 @@
+"""An answer in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from rightbatch.answer import Recommendation, SizeRow
+from rightbatch.evidence import Objective
+from rightbatch.fit.step_time import (
+    PowerOfTwo,
+    Saturation,
+    StepTimeFit,
+    fit_step_time,
+    median_seconds,
+    powers_of_two,
+    saturation,
+)
+from rightbatch.records import StepTime
+from rightbatch.report import units
+from rightbatch.zones import SURE
+
+BAR = 24
+
+
+def print_answer(answer: Recommendation, console: Console) -> None:
+    """Print an answer: what to set, what is as good, why, what to beware of, what it cost to find out."""
+    console.print(answer_text(answer))
+
+
+def answer_text(answer: Recommendation) -> RenderableType:
+    """The whole answer, ready to print."""
+    return Group(_headline(answer), Text(), _table(answer), Text(), *_lines(answer))
+
+
+def _headline(answer: Recommendation) -> Text:
+    text = Text()
+    text.append(f"{answer.workload}: train with batch size ")
+    text.append(f"{answer.batch_size}", style="bold")
+    text.append(" at learning rate ")
+    text.append(units.rate(answer.learning_rate), style="bold")
+    text.append(f"\n{describe_target(answer)}\n")
+    text.append(f"costs {units.interval(answer.cost, lambda v: units.cost(v, answer.objective))}, that is ")
+    text.append(
+        f"{units.seconds(answer.seconds)}, {units.significant(answer.steps)} steps, "
+        f"{units.significant(answer.examples)} examples\n"
+    )
+    text.append(as_good_text(answer))
+    return text
+
+
+def describe_target(answer: Recommendation) -> str:
+    """The objective and the target in a line."""
+    if answer.objective is Objective.METRIC:
+        return "objective metric: best value at equal cost"
+    target = answer.target
+    sign = "at least" if target.direction == "max" else "at most"
+    origin = f" ({target.origin})" if target.origin not in ("given", "workload") else ""
+    name = target.quantity.replace("_", " ")
+    return (
+        f"objective {answer.objective.name.lower()}: {answer.objective.value}, {name} {sign} {target.value:.4g}{origin}"
+    )
+
+
+def as_good_text(answer: Recommendation) -> str:
+    """The equivalent range, and what cannot be excluded."""
+    if answer.seed_deviation is None:
+        return "which sizes are as good: not known (no interval: one seed)"
+    sure = f"as good (within 10 %, {100 * SURE:.0f} % sure): {units.sizes(answer.as_good)}"
+    if answer.not_excluded != answer.as_good:
+        sure += f"; cannot be excluded: {units.sizes(answer.not_excluded)}"
+    return sure
+
+
+def _table(answer: Recommendation) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name, side in (
+        ("batch", "right"),
+        ("best rate", "right"),
+        ("cost", "right"),
+        ("95 % interval", "left"),
+        ("steps", "right"),
+        ("a step", "right"),
+        ("seeds", "right"),
+        ("", "left"),
+    ):
+        table.add_column(name, justify=side)  # type: ignore[arg-type]
+    costs = [row.cost.estimate for row in answer.sizes if row.cost]
+    for row in answer.sizes:
+        table.add_row(*_cells(answer, row, min(costs)), style="bold" if row.batch_size == answer.batch_size else "")
+    return table
+
+
+def _cells(answer: Recommendation, row: SizeRow, best: float) -> tuple[str, ...]:
+    if row.cost is None:
+        return str(row.batch_size), "-", "never", "", "-", units.seconds(row.step_seconds), str(row.seeds), ""
+    spread = ""
+    if row.cost.low is not None and row.cost.high is not None:
+        spread = f"{units.cost(row.cost.low, answer.objective)} to {units.cost(row.cost.high, answer.objective)}"
+    factor = row.cost.estimate / best
+    # The bar grows with the factor over the best and is full at eight times it.
+    bar = "▪" * max(1, round(BAR * min(factor, 8) / 8))
+    return (
+        str(row.batch_size),
+        units.rate(row.learning_rate) + ("*" if row.at_edge else ""),
+        units.cost(row.cost.estimate, answer.objective),
+        spread,
+        units.significant(row.steps),
+        units.seconds(row.step_seconds),
+        str(row.seeds),
+        f"{bar} {units.times(factor)}",
+    )
+
+
+def _lines(answer: Recommendation) -> list[RenderableType]:
+    lines: list[RenderableType] = []
+
+    def say(title: str, text: str) -> None:
+        lines.append(Text.from_markup(f"[dim]{title:<9}[/dim] {escape(text)}"))
+
+    say("rate", units.interval(answer.best_rate, units.rate) + _note(answer.best_rate.note))
+    if answer.present is not None:
+        say("present", present_text(answer))
+    for cost in answer.fresh_costs:
+        say("fresh run", f"the choice once more with a fresh seed: {fresh_text(answer, cost)}")
+    for reason in answer.reasons:
+        say("because", reason)
+    for caution in answer.cautions:
+        lines.append(Text.from_markup(f"[yellow]{'caution':<9}[/yellow] {escape(caution)}"))
+    say("protocol", answer.protocol)
+    spent = ", ".join(f"{name} {units.seconds(value)}" for name, value in answer.spent_seconds.items() if value)
+    say("spent", f"{units.seconds(sum(answer.spent_seconds.values()))} ({spent})")
+    return lines
+
+
+def _note(note: str) -> str:
+    return "" if not note or note.startswith("no interval") else f" ({note})"
+
+
+def present_text(answer: Recommendation) -> str:
+    """What the person trains with now, and what is lost by it."""
+    present = answer.present
+    if present is None:
+        return "-"
+    what = f"batch size {present.batch_size} at {units.rate(present.learning_rate)}"
+    if present.times_the_best is None:
+        return f"{what} did not reach the target in all of its runs"
+    return f"{what} costs {units.times(present.times_the_best)} the best"
+
+
+def fresh_text(answer: Recommendation, cost: float | None) -> str:
+    """The cost of a run with a fresh seed."""
+    return "missed the target" if cost is None else units.cost(cost, answer.objective)
+
+
+# ------------------------------------------------------------------------------------------------------- profile
+
+
+@dataclass(frozen=True)
+class ProfileSummary:
+    """What `rightbatch profile` prints."""
+
+    step_times: tuple[StepTime, ...]
+    fit: StepTimeFit | None
+    saturation: Saturation
+    powers_of_two: tuple[PowerOfTwo, ...]
+
+
+def profile_summary(records: Sequence[StepTime]) -> ProfileSummary:
+    """What a profile says: times by size, the law, where throughput saturates, whether powers of two matter."""
+    fit = fit_step_time(records) if len(records) > 1 else None
+    return ProfileSummary(tuple(records), fit, saturation(records), powers_of_two(records))
+
+
+def print_profile(summary: ProfileSummary, console: Console) -> None:
+    """Print seconds per step by batch size, and what follows from them."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("batch", "a step", "spread", "waiting for data", "examples/s", "unsteady repeats"):
+        table.add_column(name, justify="right")
+    for record in summary.step_times:
+        times = sorted(record.seconds)
+        middle = median_seconds(record)
+        table.add_row(
+            str(record.batch_size),
+            units.seconds(middle),
+            f"{units.seconds(times[0])} to {units.seconds(times[-1])}",
+            units.seconds(sorted(record.wait_seconds)[len(record.wait_seconds) // 2]),
+            units.significant(record.batch_size / middle),
+            f"{len(record.unsteady)} of {len(times)}" if record.unsteady else "",
+        )
+    console.print(table)
+    fit, peak = summary.fit, summary.saturation
+    if fit is not None:
+        console.print(
+            f"\nt(B) = max({units.interval(fit.floor_seconds, units.seconds)}, "
+            f"{units.interval(fit.alpha_seconds, units.seconds)} + B x "
+            f"{units.interval(fit.beta_seconds, units.seconds)}), misfit {100 * fit.deviation:.0f} %"
+        )
+    beyond = " (the largest measured: it may rise further)" if peak.at_edge else ""
+    console.print(
+        f"throughput: 90 % of the best ({units.significant(peak.peak_examples_per_second)} examples/s at "
+        f"{peak.peak_batch_size}{beyond}) from batch size {peak.batch_size}"
+    )
+    for power in summary.powers_of_two:
+        verdict = "matters" if power.matters else "no difference seen"
+        console.print(
+            f"power of two {power.batch_size}: {units.interval(power.ratio)} times its neighbours' step: {verdict}"
+        )

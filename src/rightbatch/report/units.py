@@ -1,0 +1,74 @@
+"""The only place that formats numbers with units."""
+
+from __future__ import annotations
+
+import math
+
+from rightbatch.evidence import Objective
+from rightbatch.records import Interval
+
+
+def seconds(value: float | None) -> str:
+    """A time, at three significant digits: "12.3 ms", "1.07 s", "3 min 20 s", "2 h 05 min"."""
+    if value is None or math.isnan(value):
+        return "-"
+    if math.isinf(value):
+        return "never"
+    if value >= 3600:
+        minutes = round(value / 60)
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    if value >= 100:
+        return f"{round(value) // 60} min {round(value) % 60:02d} s"
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if value >= 0.9995 * size:
+            return f"{significant(value / size)} {unit}"
+    return f"{value:.3g} s"
+
+
+def significant(value: float | None, digits: int = 3) -> str:
+    """A number at so many significant digits, without an exponent between a thousandth and a billion."""
+    if value is None or math.isnan(value):
+        return "-"
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    if value == 0:
+        return "0"
+    size = math.floor(math.log10(abs(value)))
+    if not -4 <= size < 9:
+        return f"{value:.{digits - 1}e}"
+    decimals = max(0, digits - 1 - size)
+    return f"{round(value, digits - 1 - size):,.{decimals}f}"
+
+
+def rate(value: float | None) -> str:
+    """A learning rate, as short as it can be said."""
+    return "-" if value is None else f"{value:.4g}"
+
+
+def cost(value: float | None, objective: Objective) -> str:
+    """A cost in the unit of its objective."""
+    if objective is Objective.TIME:
+        return seconds(value)
+    if value is not None and math.isinf(value):
+        return "never"
+    return significant(value) + {Objective.EXAMPLES: " examples", Objective.STEPS: " steps"}.get(objective, "")
+
+
+def interval(value: Interval | None, form: object = significant) -> str:
+    """An estimate with its interval, or with the reason why there is none."""
+    if value is None:
+        return "-"
+    assert callable(form)
+    if value.low is None or value.high is None:
+        return f"{form(value.estimate)} ({value.note})" if value.note else str(form(value.estimate))
+    return f"{form(value.estimate)} [{form(value.low)}, {form(value.high)}]"
+
+
+def sizes(values: tuple[int, ...]) -> str:
+    """Batch sizes as a range: "64", "64 to 256"."""
+    return f"{values[0]}" if len(values) == 1 else f"{values[0]} to {values[-1]}"
+
+
+def times(value: float) -> str:
+    """A factor: "1.31x"."""
+    return f"{significant(value)}x"

@@ -1,0 +1,160 @@
+"""A modest adaptive search: coarse sizes with one seed, then where it matters all sizes and all seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rightbatch.curves import Curve, StopRule, any_rule, until_target
+from rightbatch.evidence import FRESH_SEED, Evidence, Objective
+from rightbatch.lattice import rate_at
+from rightbatch.records import Settings, Trial
+from rightbatch.search.rates import SPAN, next_index
+from rightbatch.search.strategy import Action, Advance, Done, Offers
+from rightbatch.search.sweep import missing_seed, start_index
+from rightbatch.zones import ZONE_FACTOR
+
+GIVE_UP_FACTOR = 4.0
+"""A run that has cost this many times the best so far is stopped: beyond twice the best, how bad does not matter."""
+
+CONTENDER_FACTOR = 1.5
+"""Sizes and rates within this factor of the best get all seeds."""
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """From `first_size` outwards in factors of four until a size costs twice the best, on both sides; then the sizes
+    beside the best; then all seeds where the best may lie; last the winner once more with a fresh seed."""
+
+    batch_sizes: Sequence[int]
+    seeds: Sequence[int]
+    first_size: int
+    first_rate: float
+    offers: Offers
+    planned_examples: int | None = None
+    settings: Settings = field(default_factory=Settings)
+
+    def __call__(self, evidence: Evidence) -> Action:
+        return (
+            self._coarse(evidence)
+            or self._beside_the_best(evidence)
+            or self._seeds(evidence)
+            or self._fresh(evidence)
+            or Done("no other size or rate can be expected to be better")
+        )
+
+    # ------------------------------------------------------------------------------------------------- stages
+
+    def _coarse(self, evidence: Evidence) -> Advance | None:
+        first = self._nearest(self.first_size)
+        action = self._tune(evidence, first, None)
+        if action is not None:
+            return action
+        for step in (4.0, 0.25):
+            near, far = first, self._nearest(first * step)
+            while far != near:
+                action = self._tune(evidence, far, near)
+                if action is not None:
+                    return action
+                # Twice the best on this side is the edge of the normal zone: beyond it nothing can win.
+                if self._cost(evidence, far) >= ZONE_FACTOR * _best_cost(evidence):
+                    break
+                near, far = far, self._nearest(far * step)
+        return None
+
+    def _beside_the_best(self, evidence: Evidence) -> Advance | None:
+        best = evidence.best_cell
+        if best is None:
+            return None
+        up, down = self._nearest(best.batch_size * 2), self._nearest(best.batch_size / 2)
+        return self._tune(evidence, up, best.batch_size) or self._tune(evidence, down, best.batch_size)
+
+    def _seeds(self, evidence: Evidence) -> Advance | None:
+        """The contender with the fewest seeds next, so that all grow alike and a bad one drops out early."""
+        limit = CONTENDER_FACTOR * _best_cost(evidence)
+        open_cells = [
+            (len(cell.costs), cell.mean, cell, seed)
+            for cell in evidence.cells
+            if cell.reaches
+            and cell.mean <= limit
+            and (seed := missing_seed(evidence, cell.batch_size, cell.learning_rate, self.seeds)) is not None
+            and self.offers(self._trial(cell.batch_size, cell.learning_rate, seed))
+        ]
+        if not open_cells:
+            return None
+        _, _, cell, seed = min(open_cells, key=lambda entry: entry[:2])
+        return self._advance(evidence, cell.batch_size, cell.learning_rate, seed, "how much do seeds differ?")
+
+    def _fresh(self, evidence: Evidence) -> Advance | None:
+        best = evidence.best_cell
+        if best is None or len(best.costs) < 2 or evidence.fresh_costs(best.batch_size, best.learning_rate):
+            return None
+        if not self.offers(self._trial(best.batch_size, best.learning_rate, FRESH_SEED)):
+            return None
+        return self._advance(evidence, best.batch_size, best.learning_rate, FRESH_SEED, "the winner, with a fresh seed")
+
+    # ------------------------------------------------------------------------------------------------- helpers
+
+    def _tune(self, evidence: Evidence, size: int, neighbour: int | None) -> Advance | None:
+        """The next rate of a size with the first seed, or None when its best rate is found.
+
+        Beside a neighbour three rates do; the five of a first size are taken where none of the three gets there.
+        """
+        cells = evidence.cells_of(size)
+        narrow = neighbour is not None and (len(cells) < 3 or any(cell.reaches for cell in cells))
+        index = next_index(
+            cells,
+            start_index(evidence, neighbour, self.first_rate),
+            lambda k: self.offers(self._trial(size, rate_at(k), self.seeds[0])),
+            span=SPAN[:3] if narrow else SPAN,
+        )
+        if index is None:
+            return None
+        return self._advance(evidence, size, rate_at(index), self.seeds[0], f"batch size {size}: which rate?")
+
+    def _advance(self, evidence: Evidence, size: int, rate: float, seed: int, why: str) -> Advance:
+        return Advance(self._trial(size, rate, seed), self._until(evidence, size), why)
+
+    def _until(self, evidence: Evidence, size: int) -> StopRule:
+        if evidence.question.objective is Objective.METRIC:
+            return _compared_at(evidence, size)
+        best = _best_cost(evidence)
+        return any_rule(until_target(evidence.question.target), _give_up(evidence, size, GIVE_UP_FACTOR * best))
+
+    def _trial(self, size: int, rate: float, seed: int) -> Trial:
+        return Trial(size, rate, seed, self.planned_examples, self.settings)
+
+    def _nearest(self, size: float) -> int:
+        return min(self.batch_sizes, key=lambda s: abs(s / size - 1) if s >= size else size / s - 1)
+
+    def _cost(self, evidence: Evidence, size: int) -> float:
+        return min((cell.mean for cell in evidence.cells_of(size)), default=math.inf)
+
+
+def _best_cost(evidence: Evidence) -> float:
+    return evidence.best_cell.mean if evidence.best_cell else math.inf
+
+
+def _give_up(evidence: Evidence, size: int, limit: float) -> StopRule:
+    """Stop a run that has cost more than a limit, in the unit of the objective."""
+
+    def rule(curve: Curve) -> str | None:
+        cost = evidence.cost_of_steps(size, curve[-1].step, curve[-1].examples)
+        spent = cost is not None and cost > limit
+        return f"cost more than {GIVE_UP_FACTOR:g} times the best so far" if spent else None
+
+    return rule
+
+
+def _compared_at(evidence: Evidence, size: int) -> StopRule:
+    """Stop a run once it has got to the cost at which metrics are compared."""
+    question, seconds = evidence.question, evidence.step_seconds(size)
+
+    def rule(curve: Curve) -> str | None:
+        last = curve[-1]
+        by_examples = question.at_examples is not None and last.examples >= question.at_examples
+        by_seconds = question.at_seconds is not None and seconds and last.step * seconds >= question.at_seconds
+        return "reached the cost at which runs are compared" if by_examples or by_seconds else None
+
+    return rule

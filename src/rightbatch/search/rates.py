@@ -1,0 +1,62 @@
+"""Which learning rate to try next at one batch size, on the lattice 10^(k/4)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from rightbatch.evidence import Cell
+from rightbatch.lattice import index_of
+
+SPAN = (0, 2, -2, 4, -4)
+"""Five lattice points, half a decade apart, around the start; the middle first."""
+
+WIDENINGS = 6
+
+
+def next_index(
+    cells: Sequence[Cell],
+    start: int,
+    offered: Callable[[int], bool] = lambda index: True,
+    *,
+    span: Sequence[int] = SPAN,
+    refine: bool = True,
+) -> int | None:
+    """The lattice index of the next rate to try at a batch size, or None when its best rate is found.
+
+    First the five of `SPAN` around `start`; then one more beyond while the best is at an edge, at most six times (a
+    neighbour that diverged or never reached the target closes the edge); then the two points beside the best.
+    `cells` are the complete cells of that size; `offered` tells which indices can be run at all.
+    """
+    costs = {index_of(cell.learning_rate): cell.mean for cell in cells}
+    diverged = {index_of(cell.learning_rate) for cell in cells if cell.diverged}
+    for offset in span:
+        if start + offset not in costs and offered(start + offset):
+            return start + offset
+    if not costs:
+        return None
+    beyond = _beyond(costs, diverged)
+    outside = [index for index in costs if not start + min(span) <= index <= start + max(span)]
+    if beyond is not None and len(outside) < WIDENINGS and offered(beyond):
+        return beyond
+    best = min(costs, key=lambda index: costs[index])
+    if refine and math.isfinite(costs[best]):
+        for index in (best - 1, best + 1):
+            if index not in costs and offered(index) and min(costs) < index < max(costs):
+                return index
+    return None
+
+
+def _beyond(costs: Mapping[int, float], diverged: set[int]) -> int | None:
+    """The point beyond the edge at which the best lies; where nothing reached the target, away from divergence."""
+    lowest, highest = min(costs), max(costs)
+    best = min(costs, key=lambda index: costs[index])
+    if math.isinf(costs[best]):
+        # Rates that diverge are too high, rates that stay finite may be too low: go down from the first kind, up
+        # from the second, and if the range holds both, nothing beyond it can do better.
+        if lowest in diverged:
+            return lowest - 2
+        return highest + 2 if highest not in diverged else None
+    if best == lowest:
+        return lowest - 2
+    return highest + 2 if best == highest else None

@@ -1,0 +1,6 @@
+"""The study: one file that keeps what was measured."""
+
+from rightbatch.store.schema import SCHEMA_VERSION
+from rightbatch.store.study import RESUMABLE, Study
+
+__all__ = ["RESUMABLE", "SCHEMA_VERSION", "Study"]

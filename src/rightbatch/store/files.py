@@ -1,0 +1,79 @@
+"""A study as a file: opening, locking, checking, writing, with an error that says what to do when one fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from filelock import FileLock, Timeout
+
+from rightbatch.errors import StudyError
+from rightbatch.store import schema
+
+
+class Transaction:
+    """One committed write; a full or vanished disk becomes a `StudyError`, and what was committed before stays."""
+
+    def __init__(self, connection: sa.Connection, path: Path) -> None:
+        self._connection, self._path = connection, path
+
+    def __enter__(self) -> sa.Connection:
+        return self._connection
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            if error is None:
+                self._connection.commit()
+                return
+        except sa.exc.DBAPIError as failed:
+            error = failed
+        self._connection.rollback()
+        if isinstance(error, sa.exc.DBAPIError):
+            raise StudyError(
+                f"The study {self._path} cannot be written: {error.orig}. What was measured before is kept; "
+                f"free some space or mend the disk, and the same command goes on."
+            ) from error
+
+
+def open_engine(path: Path, *, writable: bool) -> sa.Engine:
+    address = f"sqlite:///file:{path.resolve().as_posix()}?{'' if writable else 'mode=ro&'}uri=true"
+    engine = sa.create_engine(address, connect_args={"timeout": 30})
+    if writable:
+        # Write-ahead: readers follow while we write, and a commit survives the death of the process without an fsync.
+        sa.event.listen(engine, "connect", _write_ahead)
+    return engine
+
+
+def _write_ahead(connection: Any, _record: object) -> None:
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def check_schema(path: Path, engine: sa.Engine) -> None:
+    try:
+        with engine.connect() as connection:
+            row = connection.execute(sa.select(schema.study.c.format, schema.study.c.schema_version)).first()
+    except sa.exc.DBAPIError as error:
+        raise StudyError(f"{path} is not a study of rightbatch ({error.orig}). Is it the right file?") from error
+    if row is None or row.format != schema.FORMAT:
+        raise StudyError(f"{path} is not a study of rightbatch. Is it the right file?")
+    if row.schema_version > schema.SCHEMA_VERSION:
+        raise StudyError(
+            f"{path} has schema_version {row.schema_version}; this version of rightbatch "
+            f"knows up to {schema.SCHEMA_VERSION}. "
+            f"Update it: pip install --upgrade rightbatch"
+        )
+
+
+def locked(path: Path) -> FileLock:
+    lock = FileLock(f"{path}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise StudyError(
+            f"Another process is writing {path}. Wait until it ends, or choose another study with --study."
+        ) from error
+    except OSError as error:
+        raise StudyError(f"The study {path} cannot be written: {error}. Choose another path with --study.") from error
+    return lock

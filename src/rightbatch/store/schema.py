@@ -1,0 +1,85 @@
+"""The tables of a study file. A change here raises SCHEMA_VERSION, and older files stay readable."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+SCHEMA_VERSION = 1
+FORMAT = "rightbatch study"
+
+schema = sa.MetaData()
+
+study = sa.Table(
+    "study",
+    schema,
+    sa.Column("format", sa.Text, nullable=False),
+    sa.Column("schema_version", sa.Integer, nullable=False),
+    sa.Column("created", sa.Text, nullable=False),
+    sa.Column("workload", sa.JSON, nullable=False),
+    sa.Column("target", sa.JSON),
+)
+environments = sa.Table(
+    "environments",
+    schema,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("facts", sa.Text, nullable=False, unique=True),
+)
+runs = sa.Table(
+    "runs",
+    schema,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("environment_id", sa.ForeignKey("environments.id"), nullable=False),
+    sa.Column("batch_size", sa.Integer, nullable=False),
+    sa.Column("learning_rate", sa.Float, nullable=False),
+    sa.Column("seed", sa.Integer, nullable=False),
+    sa.Column("planned_examples", sa.Integer),
+    sa.Column("settings", sa.JSON, nullable=False),
+    sa.Column("stop_reason", sa.Text),
+    sa.Column("message", sa.Text, nullable=False, default=""),
+    sa.Column("wall_seconds", sa.Float, nullable=False, default=0.0),
+)
+points = sa.Table(
+    "points",
+    schema,
+    sa.Column("run_id", sa.ForeignKey("runs.id"), primary_key=True),
+    sa.Column("step", sa.Integer, primary_key=True),
+    sa.Column("examples", sa.Integer, nullable=False),
+    sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("train_loss", sa.Float),
+    sa.Column("valid_loss", sa.Float),
+    sa.Column("valid_metric", sa.Float),
+    sa.Column("test_metric", sa.Float),
+    sa.Column("batch_size", sa.Integer, nullable=False),
+    sa.Column("learning_rate", sa.Float, nullable=False),
+)
+states = sa.Table(
+    "states",
+    schema,
+    sa.Column("run_id", sa.ForeignKey("runs.id"), primary_key=True),
+    sa.Column("step", sa.Integer, nullable=False),
+    sa.Column("state", sa.LargeBinary, nullable=False),
+)
+step_times = sa.Table(
+    "step_times",
+    schema,
+    sa.Column("environment_id", sa.ForeignKey("environments.id"), primary_key=True),
+    sa.Column("batch_size", sa.Integer, primary_key=True),
+    sa.Column("repeat", sa.Integer, primary_key=True),
+    sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("wait_seconds", sa.Float, nullable=False),
+    sa.Column("unsteady", sa.Boolean, nullable=False),
+)
+costs = sa.Table(
+    "costs",
+    schema,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("activity", sa.Text, nullable=False),
+    sa.Column("wall_seconds", sa.Float, nullable=False),
+)
+answers = sa.Table(
+    "answers",
+    schema,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("created", sa.Text, nullable=False),
+    sa.Column("answer", sa.JSON, nullable=False),
+)

@@ -1,0 +1,349 @@
+"""The study: one SQLite file that keeps what was measured, and nothing that can be computed from it.
+
+Contract
+* One study is of one workload. Its facts are written once; a different workload is refused.
+* One writer at a time (a lock beside the file), any number of readers.
+* What is written is committed at once: points as they come, so that a killed process loses at most the stretch since
+  the last evaluation. A run without a stop reason whose writer is gone is marked interrupted when the next one opens.
+* Runs, points, step times and environments are append-only; a run that goes on from a saved state drops the points
+  after it. Fits, crossings, zones and verdicts are never stored; an answer is, as a snapshot that can be cited.
+* `schema_version` is checked on opening: a newer one is refused by name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import sqlalchemy as sa
+from filelock import FileLock
+
+from rightbatch.errors import StudyError
+from rightbatch.records import (
+    Environment,
+    Point,
+    Run,
+    Settings,
+    StepTime,
+    Stop,
+    StopReason,
+    Target,
+    Trial,
+    WorkloadFacts,
+    to_json,
+)
+from rightbatch.store import schema
+from rightbatch.store.files import Transaction, check_schema, locked, open_engine
+
+RESUMABLE = frozenset({StopReason.INTERRUPTED, StopReason.OUT_OF_BUDGET})
+"""Runs that ended so keep their saved state and can go on."""
+
+
+class Study:
+    """An open study. Make one with `Study.create`, `Study.open` or `Study.open_or_create`; close it, or use `with`."""
+
+    def __init__(self, path: Path, engine: sa.Engine, lock: FileLock | None) -> None:
+        self.path = path
+        self._lock = lock
+        self._engine = engine
+        self._connection = engine.connect()
+
+    # ------------------------------------------------------------------------------------------ open and close
+
+    @classmethod
+    def create(cls, path: str | Path, facts: WorkloadFacts) -> Study:
+        """A new study at a path that does not exist yet. Raises `StudyError` if it cannot be written."""
+        path = Path(path)
+        if path.exists():
+            raise StudyError(f"{path} exists already. Choose another path, or continue that study.")
+        lock = locked(path)
+        engine = open_engine(path, writable=True)
+        try:
+            schema.schema.create_all(engine)
+            with engine.begin() as connection:
+                connection.execute(
+                    schema.study.insert().values(
+                        format=schema.FORMAT,
+                        schema_version=schema.SCHEMA_VERSION,
+                        created=_now(),
+                        workload=to_json(facts),
+                    )
+                )
+        except sa.exc.DBAPIError as error:
+            lock.release()
+            raise StudyError(f"The study {path} cannot be written: {error.orig}. Choose another path.") from error
+        return cls(path, engine, lock)
+
+    @classmethod
+    def open(cls, path: str | Path, *, write: bool = False) -> Study:
+        """An existing study, to read or to write.
+
+        Raises `StudyError` if there is none, if the file is not a study, if its schema is newer than this version
+        knows, or if another process is writing it.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise StudyError(f"There is no study at {path}. `rightbatch find WORKLOAD --study {path}` would make one.")
+        lock = locked(path) if write else None
+        engine = open_engine(path, writable=write)
+        try:
+            check_schema(path, engine)
+            study = cls(path, engine, lock)
+            if write:
+                study._close_orphans()
+        except BaseException:
+            if lock:
+                lock.release()
+            raise
+        return study
+
+    @classmethod
+    def open_or_create(cls, path: str | Path, facts: WorkloadFacts) -> Study:
+        """The study at a path, to write: continued if it is of the same workload, made if there is none."""
+        if not Path(path).exists():
+            return cls.create(path, facts)
+        study = cls.open(path, write=True)
+        if study.facts.name != facts.name:
+            held = study.facts.name
+            study.close()
+            raise StudyError(f"{path} is a study of {held!r}, not of {facts.name!r}. Choose another one with --study.")
+        return study
+
+    def close(self) -> None:
+        """Let go of the file; it is then one plain file. Allowed more than once."""
+        self._connection.close()
+        if self._lock is not None and self._lock.is_locked:
+            # Out of write-ahead mode, so that the study is a single file again and opens on read-only disks.
+            # Fails harmlessly while a reader has it open.
+            with self._engine.connect() as connection, contextlib.suppress(sa.exc.OperationalError):
+                connection.exec_driver_sql("PRAGMA journal_mode=DELETE")
+            self._lock.release()
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+        self._engine.dispose()
+
+    def __enter__(self) -> Study:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------------------------------------- writing
+
+    def environment_id(self, environment: Environment) -> int:
+        """The number of an environment in this study, added if it is new."""
+        facts = json.dumps(to_json(environment), sort_keys=True)
+        found = self._scalar(sa.select(schema.environments.c.id).where(schema.environments.c.facts == facts))
+        return found if found is not None else self._insert(schema.environments, facts=facts)
+
+    def start_run(self, trial: Trial, environment: Environment) -> int:
+        """Add a run that has begun; its number."""
+        return self._insert(
+            schema.runs,
+            environment_id=self.environment_id(environment),
+            batch_size=trial.batch_size,
+            learning_rate=trial.learning_rate,
+            seed=trial.seed,
+            planned_examples=trial.planned_examples,
+            settings=dict(trial.settings),
+            message="",
+            wall_seconds=0.0,
+        )
+
+    def add_point(self, run: int, point: Point) -> None:
+        """Add one point of a run, committed at once."""
+        self._insert(schema.points, run_id=run, **{f.name: getattr(point, f.name) for f in fields(point)})
+
+    def stop_run(self, run: int, stop: Stop, wall_seconds: float) -> None:
+        """Say why a run ended and what it took; its saved state is no longer needed, except when interrupted."""
+        self._execute(
+            schema.runs.update()
+            .where(schema.runs.c.id == run)
+            .values(
+                stop_reason=stop.reason.name.lower(),
+                message=stop.message,
+                wall_seconds=schema.runs.c.wall_seconds + wall_seconds,
+            )
+        )
+        if stop.reason not in RESUMABLE:
+            self._execute(schema.states.delete().where(schema.states.c.run_id == run))
+
+    def save_state(self, run: int, step: int, state: bytes) -> None:
+        """Keep the state of a run after a step, in place of an earlier one."""
+        with self._writing() as connection:
+            connection.execute(schema.states.delete().where(schema.states.c.run_id == run))
+            connection.execute(schema.states.insert().values(run_id=run, step=step, state=state))
+
+    def resume_run(self, run: int) -> tuple[bytes, tuple[Point, ...]] | None:
+        """Reopen a run at its saved state: that state and the points up to it; None if it saved none."""
+        row = self._connection.execute(schema.states.select().where(schema.states.c.run_id == run)).first()
+        if row is None:
+            return None
+        with self._writing() as connection:
+            connection.execute(
+                schema.points.delete().where(schema.points.c.run_id == run, schema.points.c.step > row.step)
+            )
+            connection.execute(schema.runs.update().where(schema.runs.c.id == run).values(stop_reason=None, message=""))
+        return row.state, self._points_of([run]).get(run, ())
+
+    def add_step_time(self, record: StepTime, environment: Environment) -> None:
+        """Add the step times of one batch size, in place of earlier ones in the same environment."""
+        number = self.environment_id(environment)
+        rows = [
+            {
+                "environment_id": number,
+                "batch_size": record.batch_size,
+                "repeat": k,
+                "seconds": seconds,
+                "wait_seconds": record.wait_seconds[k],
+                "unsteady": k in record.unsteady,
+            }
+            for k, seconds in enumerate(record.seconds)
+        ]
+        with self._writing() as connection:
+            connection.execute(
+                schema.step_times.delete().where(
+                    schema.step_times.c.environment_id == number, schema.step_times.c.batch_size == record.batch_size
+                )
+            )
+            connection.execute(schema.step_times.insert(), rows)
+
+    def add_cost(self, activity: str, wall_seconds: float) -> None:
+        """Add what an activity other than a run took ("profile")."""
+        self._insert(schema.costs, activity=activity, wall_seconds=wall_seconds)
+
+    def set_target(self, target: Target) -> None:
+        """Keep the target that was derived from the present choice, so that it does not move as runs are added."""
+        self._execute(schema.study.update().values(target=to_json(target)))
+
+    def add_answer(self, answer: Any) -> None:
+        """Keep an answer as it was given."""
+        self._insert(schema.answers, created=_now(), answer=to_json(answer))
+
+    # ------------------------------------------------------------------------------------------------- reading
+
+    @property
+    def facts(self) -> WorkloadFacts:
+        """The facts of the study's workload."""
+        facts = dict(self._scalar(sa.select(schema.study.c.workload)))
+        facts["settings"] = Settings(facts["settings"])
+        facts["present"] = tuple(facts["present"]) if facts["present"] else None
+        return WorkloadFacts(**facts)
+
+    @property
+    def target(self) -> Target | None:
+        """The target that was derived from the present choice, if one was."""
+        stored = self._scalar(sa.select(schema.study.c.target))
+        return Target(**stored) if stored else None
+
+    def runs(self) -> tuple[Run, ...]:
+        """Every run with its curve, in the order in which they began."""
+        rows = self._connection.execute(schema.runs.select().order_by(schema.runs.c.id)).all()
+        points = self._points_of([row.id for row in rows])
+        return tuple(
+            Run(
+                trial=Trial(row.batch_size, row.learning_rate, row.seed, row.planned_examples, Settings(row.settings)),
+                points=points.get(row.id, ()),
+                stop=Stop(StopReason[row.stop_reason.upper()], row.message) if row.stop_reason else None,
+                wall_seconds=row.wall_seconds,
+                identifier=row.id,
+            )
+            for row in rows
+        )
+
+    def environments(self) -> dict[int, Environment]:
+        """The environments of the study by number."""
+        rows = self._connection.execute(schema.environments.select().order_by(schema.environments.c.id)).all()
+        return {row.id: Environment(**json.loads(row.facts)) for row in rows}
+
+    def step_times(self, environment: Environment | None = None) -> tuple[StepTime, ...]:
+        """Step times of one environment, by batch size; without one, of the environment with the most sizes."""
+        rows = self._connection.execute(
+            schema.step_times.select().order_by(schema.step_times.c.batch_size, schema.step_times.c.repeat)
+        ).all()
+        if not rows:
+            return ()
+        known = self.environments()
+        if environment is None:
+            sizes = {number: len({r.batch_size for r in rows if r.environment_id == number}) for number in known}
+            chosen = max(sizes, key=lambda number: (sizes[number], number))
+        else:
+            chosen = next((number for number, e in known.items() if e == environment), -1)
+        by_size: dict[int, list[Any]] = {}
+        for row in rows:
+            if row.environment_id == chosen:
+                by_size.setdefault(row.batch_size, []).append(row)
+        return tuple(
+            StepTime(
+                size,
+                tuple(r.seconds for r in group),
+                tuple(r.wait_seconds for r in group),
+                tuple(k for k, r in enumerate(group) if r.unsteady),
+            )
+            for size, group in by_size.items()
+        )
+
+    def costs(self) -> dict[str, float]:
+        """Wall seconds by activity: training runs with their evaluations, and everything else."""
+        total: dict[str, float] = {}
+        for row in self._connection.execute(schema.costs.select()):
+            total[row.activity] = total.get(row.activity, 0.0) + row.wall_seconds
+        runs = self._scalar(sa.select(sa.func.sum(schema.runs.c.wall_seconds)))
+        return {"runs": runs or 0.0, **total}
+
+    def answers(self) -> tuple[Mapping[str, Any], ...]:
+        """Answers as they were given, oldest first."""
+        return tuple(
+            row.answer for row in self._connection.execute(schema.answers.select().order_by(schema.answers.c.id))
+        )
+
+    # ------------------------------------------------------------------------------------------------- private
+
+    def _points_of(self, runs: Iterable[int]) -> dict[int, tuple[Point, ...]]:
+        wanted = set(runs)
+        columns = [schema.points.c[f.name] for f in fields(Point)]
+        grouped: dict[int, list[Point]] = {}
+        query = sa.select(schema.points.c.run_id, *columns).order_by(schema.points.c.run_id, schema.points.c.step)
+        if len(wanted) == 1:
+            query = query.where(schema.points.c.run_id == next(iter(wanted)))
+        for run, *values in self._connection.execute(query):
+            if run in wanted:
+                grouped.setdefault(run, []).append(Point(*values))
+        return {run: tuple(points) for run, points in grouped.items()}
+
+    def _close_orphans(self) -> None:
+        """Runs that a killed process left open: nobody writes them any more, since the lock is ours."""
+        stop = Stop(StopReason.INTERRUPTED, "the process ended while it ran")
+        for run in self._connection.scalars(
+            sa.select(schema.runs.c.id).where(schema.runs.c.stop_reason.is_(None))
+        ).all():
+            self.stop_run(run, stop, 0.0)
+
+    def _writing(self) -> Transaction:
+        if self._lock is None:
+            raise StudyError(f"{self.path} was opened for reading. Open it with write=True.")
+        self._connection.rollback()  # ends the implicit transaction of earlier reads
+        return Transaction(self._connection, self.path)
+
+    def _execute(self, statement: sa.Executable) -> None:
+        with self._writing() as connection:
+            connection.execute(statement)
+
+    def _insert(self, table: sa.Table, **values: Any) -> int:
+        with self._writing() as connection:
+            result = connection.execute(table.insert().values(**values))
+            return int(result.lastrowid)
+
+    def _scalar(self, query: sa.Select[Any]) -> Any:
+        return self._connection.execute(query).scalar()
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
