@@ -19,6 +19,7 @@ class Caution(enum.Enum):
 
     BEST_AT_EDGE = "the best rate at batch size {} is at the edge of the rates tried: it may not be the best"
     SIZE_AT_EDGE = "the best batch size is the {} one tried: a better one may lie beyond"
+    OUT_OF_BUDGET = "the budget ended before the search did: the same command with a larger one goes on"
     ONE_SEED = "one seed everywhere: no interval, and differences may be luck"
     MISSES = "no rate brought batch size {} to the target in what was run"
     TARGET_MOVES = "the best batch size depends on the target: {}"

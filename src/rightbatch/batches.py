@@ -31,6 +31,14 @@ def as_source(
     data: Any, *, device: torch.device, collate: Callable[[list[Any]], Any] | None = None, name: str = "data"
 ) -> Source:
     """What a person gives as data, ready to be read. Raises `WorkloadError` for what is not data."""
+    length = check_data(data, name)
+    if _tensors(data) is not None:
+        return TensorSource(data, device, length)
+    return DatasetSource(data, device, collate)
+
+
+def check_data(data: Any, name: str) -> int:
+    """The number of examples. Raises `WorkloadError` for what is not data, is empty or ragged."""
     tensors = _tensors(data)
     if tensors is not None:
         lengths = {len(t) for t in tensors}
@@ -39,21 +47,28 @@ def as_source(
                 f"The tensors of {name} have different numbers of examples along the first dimension: "
                 f"{sorted(lengths)}. They must agree."
             )
-        return TensorSource(data, device, lengths.pop())
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        return DatasetSource(data, device, collate)
-    raise WorkloadError(
-        f"{name} is a {type(data).__name__}. Give a tensor, a tuple or dict of tensors, or a dataset with "
-        f"__len__ and __getitem__."
-    )
+        length = lengths.pop()
+        hollow = [k for k, tensor in enumerate(tensors) if tensor.numel() == 0]
+        if hollow:
+            shape = tuple(tensors[hollow[0]].shape)
+            raise WorkloadError(f"Tensor {hollow[0]} of {name} is empty, shape {shape}.")
+    elif isinstance(data, Mapping | tuple | str | bytes | torch.Tensor) or not (
+        hasattr(data, "__getitem__") and hasattr(data, "__len__")
+    ):
+        raise WorkloadError(
+            f"{name} is a {type(data).__name__}. Give a tensor, a tuple or dict of tensors, or a dataset with "
+            f"__len__ and __getitem__."
+        )
+    else:
+        length = len(data)
+    if length == 0:
+        raise WorkloadError(f"{name} is empty: a {type(data).__name__} without examples.")
+    return length
 
 
 def check_finite(data: Any, name: str) -> None:
-    """Raise `WorkloadError` for empty data, or floating-point tensors with values that are not finite."""
-    tensors = _tensors(data)
-    for position, tensor in enumerate(tensors or ()):
-        if tensor.numel() == 0:
-            raise WorkloadError(f"Tensor {position} of {name} is empty, shape {tuple(tensor.shape)}.")
+    """Raise `WorkloadError` for floating-point tensors with values that are not finite."""
+    for position, tensor in enumerate(_tensors(data) or ()):
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             bad = (~torch.isfinite(tensor)).reshape(len(tensor), -1).any(dim=1).nonzero()[:, 0]
             raise WorkloadError(

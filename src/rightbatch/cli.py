@@ -7,7 +7,6 @@ Results go to standard output, progress to standard error. Exit codes: 0 done, 1
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import sys
 from pathlib import Path
@@ -19,16 +18,17 @@ from rich.table import Table
 
 from rightbatch import __version__
 from rightbatch.answer import Recommendation
+from rightbatch.arguments import asked, numbers, sizes
 from rightbatch.bundled import WORKLOADS
-from rightbatch.errors import InputError, RightbatchError
+from rightbatch.errors import RightbatchError
 from rightbatch.live import Live
 from rightbatch.pipeline import export as exporting
 from rightbatch.pipeline import find as finding
 from rightbatch.pipeline import show as showing
 from rightbatch.pipeline import sweep as sweeping
 from rightbatch.pipeline.profile import ROUNDS, default_sizes, profile
-from rightbatch.pipeline.setting_up import Ask, as_runner, first_choice, open_study
-from rightbatch.records import Setting, to_json
+from rightbatch.pipeline.setting_up import as_runner, default_study, first_choice, open_study
+from rightbatch.records import to_json
 from rightbatch.report import terminal
 
 app = typer.Typer(
@@ -51,6 +51,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, nothing else.")]
 ObjectiveOption = Annotated[str, typer.Option(help="time, examples, steps, or metric.")]
 TargetOption = Annotated[float | None, typer.Option(help="Value to reach; else the workload's, or from --present.")]
 TargetOn = Annotated[str | None, typer.Option(help="What the target is a value of: loss or metric.")]
+FirstTouch = Annotated[bool, typer.Option(help="Reached at the first evaluation beyond the target, not two in a row.")]
 AtSeconds = Annotated[float | None, typer.Option(help="With --objective metric: compare at these training seconds.")]
 AtExamples = Annotated[float | None, typer.Option(help="With --objective metric: compare at so many examples.")]
 Present = Annotated[str | None, typer.Option(help="What you train with now, as BATCH_SIZE,RATE.")]
@@ -93,9 +94,9 @@ def profile_command(
 ) -> None:
     """Measure seconds per step at each batch size."""
     runner = as_runner(workload, device=device, threads=threads)
-    sizes = _sizes(batch_sizes) or default_sizes(runner.facts.train_examples, first_choice(runner.facts)[0])
+    chosen = sizes(batch_sizes) or default_sizes(runner.facts.train_examples, first_choice(runner.facts)[0])
     with _interruptible(), open_study(study, runner.facts) as kept, err.status("measuring seconds per step"):
-        records = profile(kept, runner, sizes, rounds=rounds, again=again)
+        records = profile(kept, runner, chosen, rounds=rounds, again=again)
     summary = terminal.profile_summary(records)
     if as_json:
         _print_json(summary)
@@ -116,6 +117,7 @@ def sweep_command(
     objective: ObjectiveOption = "time",
     target: TargetOption = None,
     target_on: TargetOn = None,
+    first_touch: FirstTouch = False,
     at_seconds: AtSeconds = None,
     at_examples: AtExamples = None,
     present: Present = None,
@@ -127,17 +129,16 @@ def sweep_command(
     as_json: Json = False,
 ) -> None:
     """Train at every batch size, the rate tuned at each, with every seed."""
-    ask = _ask(objective, target, target_on, at_seconds, at_examples, present, epochs, settings)
-    sizes = _sizes(batch_sizes)
-    assert sizes is not None  # the option is required
+    ask = asked(objective, target, target_on, first_touch, at_seconds, at_examples, present, epochs, settings)
+    chosen = sizes(batch_sizes)
+    assert chosen is not None  # the option is required
     with _interruptible(), Live(err) as live:
         answer = sweeping.sweep(
             workload,
-            sizes,
+            chosen,
             study=study,
-            ask=ask,
             seeds=seeds,
-            rates=_numbers(rates, "rates") if rates else None,
+            rates=numbers(rates, "rates") if rates else None,
             until=until,
             patience=patience,
             patience_unit=patience_unit,
@@ -145,8 +146,9 @@ def sweep_command(
             device=device,
             threads=threads,
             watch=live.watch,
+            **ask,
         )
-    _print_answer(answer, as_json)
+    _print_answer(answer, as_json, study or default_study(answer.workload))
 
 
 @app.command("find")
@@ -158,6 +160,7 @@ def find_command(
     objective: ObjectiveOption = "time",
     target: TargetOption = None,
     target_on: TargetOn = None,
+    first_touch: FirstTouch = False,
     at_seconds: AtSeconds = None,
     at_examples: AtExamples = None,
     present: Present = None,
@@ -169,20 +172,20 @@ def find_command(
     as_json: Json = False,
 ) -> None:
     """Find the batch size and learning rate to train with. The same command continues where it was stopped."""
-    ask = _ask(objective, target, target_on, at_seconds, at_examples, present, epochs, settings)
+    ask = asked(objective, target, target_on, first_touch, at_seconds, at_examples, present, epochs, settings)
     with _interruptible(), Live(err) as live:
         answer = finding.find(
             workload,
             study=study,
-            ask=ask,
             seeds=seeds,
-            batch_sizes=_sizes(batch_sizes),
+            batch_sizes=sizes(batch_sizes),
             budget_seconds=budget,
             device=device,
             threads=threads,
             watch=live.watch,
+            **ask,
         )
-    _print_answer(answer, as_json)
+    _print_answer(answer, as_json, study or default_study(answer.workload))
 
 
 @app.command("show")
@@ -191,15 +194,16 @@ def show_command(
     objective: Annotated[str | None, typer.Option(help="time, examples, steps, or metric.")] = None,
     target: TargetOption = None,
     target_on: TargetOn = None,
+    first_touch: FirstTouch = False,
     at_seconds: AtSeconds = None,
     at_examples: AtExamples = None,
     present: Present = None,
     as_json: Json = False,
 ) -> None:
     """Show the answer of a study as it stands, for this or another question. Trains nothing."""
-    ask = _ask(objective or "time", target, target_on, at_seconds, at_examples, present, None, None)
-    answer, _ = showing.show(study, ask)
-    _print_answer(answer, as_json)
+    ask = asked(objective or "time", target, target_on, first_touch, at_seconds, at_examples, present, None, None)
+    answer, _ = showing.show(study, **ask)
+    _print_answer(answer, as_json, study)
 
 
 @app.command()
@@ -231,7 +235,7 @@ def export_command(
     as_json: Json = False,
 ) -> None:
     """Write the runs of a study, or all their curves, as a table."""
-    rows = exporting.export(study, to, whole_curves=whole_curves, ask=Ask(target=target))
+    rows = exporting.export(study, to, whole_curves=whole_curves, target=target)
     if as_json:
         _print_json({"file": str(to), "rows": rows})
     else:
@@ -248,77 +252,12 @@ def version_option(version: Annotated[bool, typer.Option("--version", help="Prin
 # -------------------------------------------------------------------------------------------------------- private
 
 
-def _ask(
-    objective: str,
-    target: float | None,
-    target_on: str | None,
-    at_seconds: float | None,
-    at_examples: float | None,
-    present: str | None,
-    epochs: float | None,
-    settings: list[str] | None,
-) -> Ask:
-    return Ask(
-        objective=objective,
-        target=target,
-        target_on=target_on,
-        at_seconds=at_seconds,
-        at_examples=at_examples,
-        present=_present(present),
-        epochs=epochs,
-        settings=dict(_setting(text) for text in settings or ()),
-    )
-
-
-def _present(text: str | None) -> tuple[int, float] | None:
-    if text is None:
-        return None
-    try:
-        size, rate = text.split(",")
-        return int(size), float(rate)
-    except ValueError:
-        raise InputError(f"--present is BATCH_SIZE,RATE, for instance 32,0.1; got {text!r}.") from None
-
-
-def _setting(text: str) -> tuple[str, Setting]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise InputError(f"--set is NAME=VALUE, for instance momentum=0.9; got {text!r}.")
-    try:
-        return name, float(value)
-    except ValueError:
-        return name, value
-
-
-def _sizes(text: str | None) -> tuple[int, ...] | None:
-    """Batch sizes from "16,32,64" or "4..4096"; the latter are the powers of two between, ends included."""
-    if text is None:
-        return None
-    span = re.fullmatch(r"(\d+)\.\.(\d+)", text)
-    if span:
-        low, high = int(span[1]), int(span[2])
-        powers = tuple(2**k for k in range(high.bit_length() + 1) if low <= 2**k <= high)
-        if not powers:
-            raise InputError(f"There is no power of two between {low} and {high}. List sizes instead: {low},{high}.")
-        return powers
-    sizes = _numbers(text, "batch sizes")
-    if any(size != int(size) or size < 1 for size in sizes):
-        raise InputError(f"Batch sizes are whole numbers from 1, got {text!r}.")
-    return tuple(sorted({int(size) for size in sizes}))
-
-
-def _numbers(text: str, what: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"{what} are numbers with commas between, got {text!r}.") from None
-
-
-def _print_answer(answer: Recommendation, as_json: bool) -> None:
+def _print_answer(answer: Recommendation, as_json: bool, study: Path) -> None:
     if as_json:
         _print_json(answer)
     else:
         terminal.print_answer(answer, out)
+        out.print(f"kept in   {study}; as a page: rightbatch report {study}", style="dim", soft_wrap=True, markup=False)
 
 
 def _print_json(record: Any) -> None:

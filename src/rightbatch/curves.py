@@ -61,19 +61,16 @@ def values(curve: Curve, quantity: str) -> list[float | None]:
     return [getattr(point, quantity) for point in curve]
 
 
-def crossing(
-    curve: Curve, target: Target, *, rule: Literal["confirmed", "first_touch"] = "confirmed"
-) -> Crossing | None:
+def crossing(curve: Curve, target: Target) -> Crossing | None:
     """Where a curve reaches its target, or None: not seen to (censored).
 
-    "confirmed", the default, is the first of two consecutive rungs at or beyond the target, so that one lucky
-    evaluation does not count; "first_touch" takes the first rung. Between the rung before and that rung the crossing
-    is interpolated in log examples; the distance of the two is its uncertainty.
+    It is at the first rung that counts by the target's rule. Between the rung before and that rung the crossing is
+    interpolated in log examples; the distance of the two is its uncertainty.
     """
     rungs = [point for point in curve if point.step > 0]
     reached = [target.reached_by(getattr(point, target.quantity)) for point in rungs]
     for k, now in enumerate(reached):
-        if now and (rule == "first_touch" or (k + 1 < len(rungs) and reached[k + 1])):
+        if now and (target.rule == "first_touch" or (k + 1 < len(rungs) and reached[k + 1])):
             return _interpolate(rungs, k, target)
     return None
 
@@ -101,9 +98,19 @@ def best_value(curve: Curve, quantity: str, direction: Direction) -> float | Non
     return max(finite) if direction == "max" else min(finite)
 
 
+def quality(curve: Curve, direction: Direction) -> float | None:
+    """How good the run became: at its best validation metric, the test metric where there is one, else that metric."""
+    scored = [p for p in curve if p.valid_metric is not None and math.isfinite(p.valid_metric)]
+    if not scored:
+        return None
+    best = (max if direction == "max" else min)(scored, key=lambda p: p.valid_metric or 0.0)
+    return best.valid_metric if best.test_metric is None else best.test_metric
+
+
 def value_at(curve: Curve, quantity: str, *, examples: float) -> float | None:
     """The value at a number of examples seen, interpolated in log examples; None where the curve does not get there."""
-    rungs = [(p.examples, getattr(p, quantity)) for p in curve if p.step > 0]
+    read = [(p.examples, getattr(p, quantity)) for p in curve if p.step > 0]
+    rungs = [(e, v if v is not None and math.isfinite(v) else None) for e, v in read]
     for (e0, v0), (e1, v1) in itertools.pairwise(rungs):
         if e0 <= examples <= e1 and v0 is not None and v1 is not None:
             share = 0.0 if e1 == e0 else math.log(examples / e0) / math.log(e1 / e0)
@@ -142,11 +149,12 @@ def until_horizon(curve: Curve) -> None:
 
 
 def until_target(target: Target) -> StopRule:
-    """Stop as soon as the target is reached and confirmed."""
+    """Stop as soon as the target is reached by its own rule."""
 
     def rule(curve: Curve) -> str | None:
-        last_two = [target.reached_by(getattr(p, target.quantity)) for p in curve[-2:] if p.step > 0]
-        return REACHED if len(last_two) == 2 and all(last_two) else None
+        needed = 1 if target.rule == "first_touch" else 2
+        last = [target.reached_by(getattr(p, target.quantity)) for p in curve[-needed:] if p.step > 0]
+        return REACHED if len(last) == needed and all(last) else None
 
     return rule
 

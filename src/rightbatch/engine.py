@@ -51,7 +51,7 @@ class WorkloadRunner:
         )
 
     def offers(self, trial: Trial) -> bool:
-        return trial.batch_size <= self._facts.train_examples
+        return trial.batch_size <= self._facts.train_examples and set(trial.settings) <= set(self.workload.settings)
 
     def start(self, trial: Trial, state: bytes | None = None) -> TrainingRun:
         """Begin a run, or go on from the state that a run of the same trial saved."""
@@ -79,11 +79,18 @@ class TrainingRun:
         self._next = 0
         self._seconds = 0.0
         self._synchronize = _synchronizer(workload.device)
-        with self._random.active(), _explained(_where(trial, 0)):
-            self._stepper: Stepper | None = Stepper(workload, trial, data)
+        self._stepper: Stepper | None = None
+        self._too_large: Stop | None = None
+        try:
+            with self._random.active(), _explained(_where(trial, 0)):
+                self._stepper = Stepper(workload, trial, data)
+        except MemoryExhausted as error:  # the model alone does not fit: the first `advance` says so
+            self._too_large = Stop(StopReason.OUT_OF_MEMORY, str(error))
 
     def advance(self) -> Point | Stop:
         """Train to the next rung and evaluate. Out of memory is a stop; an error of the workload is raised."""
+        if self._too_large is not None:
+            return self._too_large
         assert self._stepper is not None, "advance() after close()"
         if self._next == len(self._rungs):
             return Stop(StopReason.FINISHED)
@@ -91,8 +98,10 @@ class TrainingRun:
         try:
             with _explained(_where(self.trial, stepper.step)):
                 train_loss = self._train(rung - stepper.step)
-                valid_loss, valid_metric = self._valid(stepper.model)
-                test_metric = self._test(stepper.model)[1] if self._test else None
+                # Streams of its own, the same at every rung: a metric that draws is repeatable and disturbs nothing.
+                with RandomStreams(0).active():
+                    valid_loss, valid_metric = self._valid(stepper.model)
+                    test_metric = self._test(stepper.model)[1] if self._test else None
         except MemoryExhausted as error:
             return Stop(StopReason.OUT_OF_MEMORY, str(error))
         self._next += 1
@@ -174,14 +183,15 @@ class Evaluator:
 
     def __call__(self, model: torch.nn.Module) -> tuple[float, float]:
         losses, metrics = [], []
-        was_training = model.training
+        training = [module for module in model.modules() if module.training]
         model.eval()
         with torch.no_grad():
             for batch in self._batches():
                 loss, metric = self._judge(model, batch)
                 losses.append(loss)
                 metrics.append(metric)
-        model.train(was_training)
+        for module in training:  # not model.train(): parts that the person froze in evaluation mode stay so
+            module.training = True
         return _mean(losses), _mean(metrics)
 
     def _judge(self, model: torch.nn.Module, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -199,6 +209,11 @@ class Evaluator:
                     f"{name}(model, batch) returned {shape} in evaluation. It must return one value per example, "
                     f"shape [batch_size]."
                 )
+        if len(loss) != len(values):
+            raise WorkloadError(
+                f"metric(model, batch) returned {tuple(values.shape)} in evaluation where the loss has {len(loss)} "
+                f"examples. It must return one value per example, shape [batch_size]."
+            )
         return loss, values
 
 
@@ -223,7 +238,7 @@ class _explained:
         if error is None or not isinstance(error, Exception) or isinstance(error, RightbatchError):
             return
         if is_memory_error(error):
-            raise MemoryExhausted(str(error).splitlines()[0]) from error
+            raise MemoryExhausted(str(error).partition("\n")[0] or type(error).__name__) from error
         raise WorkloadError(
             f"The workload raised {type(error).__name__}: {error} ({self._where}). "
             f"Run with --debug for the whole traceback."

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-import numpy as np
-
 from rightbatch import curves
+from rightbatch.cells import Cell, SizeEvidence, tune
 from rightbatch.errors import InputError
-from rightbatch.fit.learning_rate import fit_best_rate
 from rightbatch.fit.seed_noise import SeedNoise, pool_seed_noise
 from rightbatch.fit.step_time import StepTimeFit, fit_step_time, median_error, median_seconds
-from rightbatch.records import Interval, Run, Settings, StepTime, StopReason, Target, WorkloadFacts
+from rightbatch.records import Run, Settings, StepTime, StopReason, Target, WorkloadFacts
 
 FRESH_SEED = 1000
 """Seeds from here on check a choice that was made without them; they never take part in choosing."""
@@ -61,40 +58,6 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """All conclusive runs at one batch size and rate. `costs` has those that reached the target, by seed."""
-
-    batch_size: int
-    learning_rate: float
-    costs: tuple[float, ...]
-    misses: int
-    diverged: int
-
-    @property
-    def reaches(self) -> bool:
-        """Whether every run of the cell reached the target."""
-        return bool(self.costs) and not self.misses
-
-    @property
-    def mean(self) -> float:
-        """Geometric mean of the costs; infinite if any run missed."""
-        return math.exp(float(np.mean(np.log(self.costs)))) if self.reaches else math.inf
-
-
-@dataclass(frozen=True)
-class SizeEvidence:
-    """One batch size with its rate tuned. `best` is None where no rate reached the target."""
-
-    batch_size: int
-    cells: tuple[Cell, ...]
-    best: Cell | None
-    at_edge: bool
-    cost: Interval | None
-    best_rate: Interval | None
-    step_seconds: float | None
-
-
-@dataclass(frozen=True)
 class Evidence:
     """The runs and step times of a study (or what is known of it so far), for one question."""
 
@@ -121,6 +84,18 @@ class Evidence:
         if batch_size in self._measured_seconds:
             return self._measured_seconds[batch_size]
         return self.step_time_fit.predict(batch_size) if self.step_time_fit else None
+
+    def steps_of_cost(self, batch_size: int, cost: float) -> float | None:
+        """How many steps a cost is, the inverse of `cost_of_steps`; with METRIC, the steps at which runs compare."""
+        question, seconds = self.question, self.step_seconds(batch_size)
+        if question.at_examples is not None:
+            return question.at_examples / batch_size
+        if question.objective is Objective.STEPS:
+            return cost
+        if question.objective is Objective.EXAMPLES:
+            return cost / batch_size
+        total = cost if question.at_seconds is None else question.at_seconds
+        return total / seconds if seconds else None
 
     def step_seconds_error(self, batch_size: int) -> float:
         """Standard error of the log of `step_seconds`: of the median, or of the law where it was not measured."""
@@ -157,7 +132,7 @@ class Evidence:
         if value is None or best == start:
             return None
         shortfall = abs(best - value) / abs(best - start)
-        return float(EQUIVALENT_FACTOR ** (shortfall / EQUIVALENT_GAIN))
+        return float(EQUIVALENT_FACTOR ** min(shortfall / EQUIVALENT_GAIN, 7000.0))
 
     def _value_at_cost(self, run: Run) -> float | None:
         question = self.question
@@ -226,8 +201,14 @@ class Evidence:
             costs = [self.cost(run) for run in group]
             diverged = sum(run.stop is not None and run.stop.reason is StopReason.DIVERGED for run in group)
             reached = tuple(cost for cost in costs if cost is not None)
-            cells.append(Cell(size, rate, reached, len(costs) - len(reached), diverged))
+            shortfall = min(self._distance(run) for run in group)
+            cells.append(Cell(size, rate, reached, len(costs) - len(reached), diverged, shortfall))
         return tuple(cells)
+
+    def _distance(self, run: Run) -> float:
+        target = self.question.target
+        best = curves.best_value(run.points, target.quantity, target.direction)
+        return math.inf if best is None else 0.0 if target.reached_by(best) else abs(target.value - best)
 
     @cached_property
     def best_cell(self) -> Cell | None:
@@ -266,32 +247,17 @@ class Evidence:
         """Every batch size that was tried, with its rate tuned."""
         return tuple(self._size(size) for size in sorted({cell.batch_size for cell in self.cells}))
 
-    def _size(self, batch_size: int) -> SizeEvidence:
-        cells = self.cells_of(batch_size)
-        best = min((cell for cell in cells if cell.reaches), key=lambda cell: cell.mean, default=None)
-        at_edge = best is not None and best in (cells[0], cells[-1])
-        return SizeEvidence(
-            batch_size=batch_size,
-            cells=cells,
-            best=best,
-            at_edge=at_edge,
-            cost=self.seed_noise.mean_interval(best.costs) if best else None,
-            best_rate=self._best_rate(cells, best, at_edge) if best else None,
-            step_seconds=self.step_seconds(batch_size),
+    @cached_property
+    def choice(self) -> SizeEvidence | None:
+        """The size whose tuned cost is lowest; None where none reaches the target."""
+        return min(
+            (size for size in self.sizes if size.cost is not None),
+            key=lambda size: size.cost.estimate if size.cost else math.inf,
+            default=None,
         )
 
-    def _best_rate(self, cells: Sequence[Cell], best: Cell, at_edge: bool) -> Interval:
-        if at_edge:
-            return Interval(best.learning_rate, note="at the edge of the rates tried")
-        k = cells.index(best)
-        below, above = cells[k - 1], cells[k + 1]
-        if not (below.reaches and above.reaches):
-            note = "between the rates tried: a neighbour does not reach the target"
-            return Interval(best.learning_rate, below.learning_rate, above.learning_rate, note=note)
-        three = (below, best, above)
-        noise = self.seed_noise.deviation
-        deviations = [noise / math.sqrt(len(cell.costs)) for cell in three] if noise is not None else None
-        return fit_best_rate([c.learning_rate for c in three], [c.mean for c in three], deviations)
+    def _size(self, batch_size: int) -> SizeEvidence:
+        return tune(batch_size, self.cells_of(batch_size), self.seed_noise, self.step_seconds(batch_size))
 
 
 def _progress(run: Run) -> tuple[bool, int]:

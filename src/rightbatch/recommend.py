@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from scipy import stats
 
 from rightbatch import curves
 from rightbatch.answer import Caution, PresentChoice, Recommendation, SizeRow, TargetRow
+from rightbatch.cells import SizeEvidence
 from rightbatch.errors import InputError, InsufficientEvidence
-from rightbatch.evidence import Evidence, Objective, Question, SizeEvidence
+from rightbatch.evidence import Evidence, Objective, Question
 from rightbatch.fit.learning_rate import RateLawFit, fit_rate_law
 from rightbatch.fit.tradeoff import TradeoffFit, fit_tradeoff
 from rightbatch.lattice import index_of
@@ -23,20 +24,19 @@ TARGET_LADDER = (0.7, 0.8, 0.9, 0.95, 1.0)
 """Easier targets at which the answer is given as well: shares of the gain from the start to the target."""
 
 
-def recommend(evidence: Evidence, *, protocol: str, spent_seconds: Mapping[str, float]) -> Recommendation:
+def recommend(
+    evidence: Evidence, *, protocol: str, spent_seconds: Mapping[str, float], in_budget: bool = True
+) -> Recommendation:
     """The best size and rate for the question that the evidence is about.
 
-    `protocol` says in a sentence how rates were tuned, `spent_seconds` what the answer cost, by activity.
+    `protocol` says in a sentence how rates were tuned, `spent_seconds` what the answer cost, by activity; `in_budget`
+    is False where the search was cut off before it was done.
 
     Raises
     ------
     InsufficientEvidence: When no cell reaches the target in all of its runs; the message says how near they came.
     """
-    best = min(
-        (size for size in evidence.sizes if size.best is not None),
-        key=lambda size: size.best.mean if size.best else math.inf,
-        default=None,
-    )
+    best = evidence.choice
     if best is None or best.best is None or best.cost is None or best.best_rate is None:
         raise InsufficientEvidence(_nothing_reached(evidence))
     sure = likelihoods(evidence)
@@ -68,7 +68,7 @@ def recommend(evidence: Evidence, *, protocol: str, spent_seconds: Mapping[str, 
         not_excluded=_contiguous(best.batch_size, sure, lambda p: p >= 1 - SURE),
         fresh_costs=fresh,
         zones=zones,
-        present=_present(evidence, best.best.mean),
+        present=_present(evidence, best.cost.estimate),
         sizes=rows,
         targets=targets,
         step_time=evidence.step_time_fit,
@@ -80,7 +80,10 @@ def recommend(evidence: Evidence, *, protocol: str, spent_seconds: Mapping[str, 
         cautions=(),
         spent_seconds=spent_seconds,
     )
-    return replace(partial, reasons=_reasons(partial), cautions=_cautions(evidence, partial))
+    cautions = _cautions(evidence, partial)
+    if not in_budget:
+        cautions = (Caution.OUT_OF_BUDGET.value, *cautions)
+    return replace(partial, reasons=_reasons(partial), cautions=cautions)
 
 
 def _nothing_reached(evidence: Evidence) -> str:
@@ -110,43 +113,19 @@ def _fits(evidence: Evidence) -> tuple[TradeoffFit | None, RateLawFit | None]:
     rate_law = fit_rate_law(batch_sizes, rates)
     if evidence.question.objective is Objective.METRIC:
         return None, rate_law
-    steps = _in(evidence, Objective.STEPS)
-    counts = [steps.cell_mean(size) for size in usable]
-    return fit_tradeoff(batch_sizes, counts), rate_law
-
-
-@dataclass(frozen=True)
-class _Other:
-    """The same evidence in another objective, for the cells that were chosen in the first."""
-
-    means: Mapping[tuple[int, float], float]
-
-    def cell_mean(self, size: SizeEvidence) -> float:
-        assert size.best is not None
-        return self.means.get((size.batch_size, size.best.learning_rate), math.nan)
-
-
-def _in(evidence: Evidence, objective: Objective) -> _Other:
-    other = replace(evidence, question=Question(objective, evidence.question.target))
-    means = {(cell.batch_size, cell.learning_rate): cell.mean for cell in other.cells if cell.reaches}
-    return _Other(means)
+    steps = [evidence.steps_of_cost(size.batch_size, size.cost.estimate) for size in usable if size.cost]
+    return fit_tradeoff(batch_sizes, [count for count in steps if count is not None]), rate_law
 
 
 def _row(evidence: Evidence, size: SizeEvidence, sure: tuple[Likelihood, ...] | None) -> SizeRow:
-    def mean(objective: Objective) -> float | None:
-        if size.best is None:
-            return None
-        value = _in(evidence, objective).cell_mean(size)
-        return None if math.isnan(value) else value
-
-    steps = mean(Objective.STEPS)
+    steps = evidence.steps_of_cost(size.batch_size, size.cost.estimate) if size.cost else None
     return SizeRow(
         batch_size=size.batch_size,
         learning_rate=size.best.learning_rate if size.best else None,
         best_rate=size.best_rate,
         cost=size.cost,
         seconds=steps * size.step_seconds if steps and size.step_seconds else None,
-        examples=mean(Objective.EXAMPLES),
+        examples=steps * size.batch_size if steps else None,
         steps=steps,
         step_seconds=size.step_seconds,
         quality=_quality(evidence, size),
@@ -157,7 +136,7 @@ def _row(evidence: Evidence, size: SizeEvidence, sure: tuple[Likelihood, ...] | 
 
 
 def _quality(evidence: Evidence, size: SizeEvidence) -> Interval | None:
-    """Best metric of each run at the best rate, mean over seeds and the range of a t interval."""
+    """How good the runs at the best rate became, mean over seeds and its t interval."""
     if size.best is None:
         return None
     direction = evidence.facts.direction
@@ -165,7 +144,7 @@ def _quality(evidence: Evidence, size: SizeEvidence) -> Interval | None:
         value
         for run in evidence.relevant
         if (run.trial.batch_size, run.trial.learning_rate) == (size.batch_size, size.best.learning_rate)
-        and (value := curves.best_value(run.points, "valid_metric", direction)) is not None
+        and (value := curves.quality(run.points, direction)) is not None
     ]
     if not values:
         return None

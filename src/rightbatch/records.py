@@ -167,12 +167,17 @@ class Environment:
 
 @dataclass(frozen=True)
 class Target:
-    """A value of one curve to be reached, and where it came from."""
+    """A value of one curve to be reached, and where it came from.
+
+    `rule` says when it counts as reached: "confirmed" at the first of two consecutive evaluations at or beyond it, so
+    that one lucky evaluation does not count; "first_touch" at the first.
+    """
 
     value: float
     quantity: Literal["valid_metric", "valid_loss", "train_loss"]
     direction: Direction
     origin: str = "given"
+    rule: Literal["confirmed", "first_touch"] = "confirmed"
 
     def reached_by(self, value: float | None) -> bool:
         """Whether a value is at or beyond the target."""

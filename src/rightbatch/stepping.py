@@ -61,11 +61,15 @@ class Stepper:
     def _block(self, steps: int) -> list[torch.Tensor]:
         model, optimizer, schedule = self.model, self.optimizer, self.schedule
         loss, weights = self.workload.loss, self._weights
+        dtype = weights.dtype
         kept: list[torch.Tensor] = []
         for batch in islice(self._batches, steps):
             optimizer.zero_grad()
             losses = loss(model, batch)
             try:
+                if losses.dtype is not dtype:  # once, at the first step: weights are as precise as the losses
+                    dtype = losses.dtype
+                    weights = self._weights = torch.full_like(weights, 1.0 / len(weights), dtype=dtype)
                 losses.backward(weights)  # type: ignore[no-untyped-call]
             except (RuntimeError, AttributeError, TypeError) as error:
                 check_losses(losses, self.trial.batch_size, error)
@@ -178,6 +182,7 @@ def _get_random_states() -> dict[str, Any]:
         "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
     }
 
 
@@ -186,5 +191,8 @@ def _set_random_states(states: dict[str, Any]) -> None:
     kind, keys, *rest = states["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
     torch.set_rng_state(states["torch"])
-    if states["cuda"]:
+    # A state may have been saved on another machine: without its device, there is nothing to set.
+    if states["cuda"] and torch.cuda.device_count() == len(states["cuda"]):
         torch.cuda.set_rng_state_all(states["cuda"])
+    if states["mps"] is not None and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(states["mps"])

@@ -9,7 +9,9 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+import io
 import math
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from rightbatch.errors import InputError, MissingExtra
+from rightbatch.evidence import INCONCLUSIVE
 from rightbatch.records import Environment, Point, Run, StepTime, Stop, StopReason, Trial, WorkloadFacts
 
 COLUMNS = (
@@ -75,8 +78,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     else:
         try:
             content = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
-            rows = list(csv.DictReader(content.decode().splitlines()))
-        except (OSError, EOFError, UnicodeDecodeError) as error:
+            rows = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
+        except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
             raise InputError(f"{path} is not a table of curves: {error}.") from error
     missing = [name for name in COLUMNS if not rows or name not in rows[0]]
     if missing:
@@ -111,12 +114,19 @@ class TableRunner:
         return Environment("recorded", 0, "recorded", "recorded", "recorded", "recorded", self._facts.source)
 
     @property
-    def trials(self) -> tuple[Trial, ...]:
-        """Every trial of the table."""
-        return tuple(run.trial for run in self._runs.values())
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Every batch size of the table."""
+        return tuple(sorted({run.trial.batch_size for run in self._runs.values()}))
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """Every learning rate of the table."""
+        return tuple(sorted({run.trial.learning_rate for run in self._runs.values()}))
 
     def offers(self, trial: Trial) -> bool:
-        return _key(trial) in self._runs
+        # A recorded run that was cut short would be cut short again, however often it is asked for.
+        run = self._runs.get(_key(trial))
+        return run is not None and run.stop is not None and run.stop.reason not in INCONCLUSIVE and not trial.settings
 
     def start(self, trial: Trial, state: bytes | None = None) -> _TableRun:
         if not self.offers(trial):
@@ -156,36 +166,39 @@ class _TableRun:
 
 def read_runs(rows: Iterable[Row]) -> tuple[Run, ...]:
     """The runs of a table's rows, in the order of their first row. Raises `InputError` for an unreadable value."""
-    grouped: dict[tuple[int, float, int], list[Row]] = {}
+    grouped: dict[tuple[int, float, int], list[tuple[Point, str]]] = {}
     for line, row in enumerate(rows, start=2):
         try:
             key = (int(row["batch_size"]), float(row["learning_rate"]), int(row["seed"]))
-        except ValueError as error:
-            raise InputError(f"Line {line} of the table cannot be read: {error}.") from error
-        grouped.setdefault(key, []).append(row)
-    runs = []
-    for (size, rate, seed), group in grouped.items():
-        points = tuple(
-            Point(
+            point = Point(
                 step=int(row["step"]),
                 examples=int(row["examples"]),
                 seconds=float(row["seconds"]),
                 train_loss=_number(row["train_loss"]),
                 valid_loss=_number(row["valid_loss"]),
                 valid_metric=_number(row["valid_metric"]),
-                batch_size=size,
-                learning_rate=rate,
+                batch_size=key[0],
+                learning_rate=key[1],
             )
-            for row in sorted(group, key=lambda row: int(row["step"]))
-        )
-        trial = Trial(size, rate, seed, points[-1].examples)
-        runs.append(Run(trial, points, _stop(group[-1]["outcome"])))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"Line {line} of the table cannot be read: {error}.") from error
+        grouped.setdefault(key, []).append((point, row["outcome"]))
+    runs = []
+    for (size, rate, seed), group in grouped.items():
+        group.sort(key=lambda pair: pair[0].step)
+        points = tuple(point for point, _ in group)
+        if len({point.step for point in points}) < len(points):
+            raise InputError(
+                f"The table has two rows for one step of the run with batch_size={size}, learning_rate={rate:g}, "
+                f"seed={seed}. A table holds one workload, and each of its runs once."
+            )
+        runs.append(Run(Trial(size, rate, seed, points[-1].examples), points, _stop(group[-1][1])))
     return tuple(runs)
 
 
 def _stop(outcome: str) -> Stop:
     try:
-        return Stop(StopReason[outcome.upper()])
+        return Stop(StopReason[str(outcome).upper()])
     except KeyError:
         names = ", ".join(reason.name.lower() for reason in StopReason)
         raise InputError(f"Unknown outcome {outcome!r} in the table; known are: {names}.") from None

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from rightbatch.batches import Source, as_source, check_finite
+from rightbatch.batches import Source, as_source, check_data, check_finite
 from rightbatch.errors import WorkloadError
 from rightbatch.records import Direction, Settings, Trial, WorkloadFacts
 
@@ -80,6 +80,7 @@ class Workload:
             )
         for what in ("data", "valid", "test"):
             if getattr(self, what) is not None:
+                check_data(getattr(self, what), what)
                 check_finite(getattr(self, what), what)
 
     def source(self, what: Literal["data", "valid", "test"]) -> Source:
@@ -119,7 +120,10 @@ class Workload:
     def _optimizer_name(self) -> str:
         """Class of the optimizer, as "SGD", "SGD momentum 0.9", "Adam"; made on a throw-away parameter."""
         trial = Trial(1, 0.1, 0, 1, Settings(self.settings))
-        optimizer = self.optimizer([torch.nn.Parameter(torch.zeros(1))], trial)
+        try:  # a matrix: some optimizers (Muon) refuse vectors
+            optimizer = self.optimizer([torch.nn.Parameter(torch.zeros(1, 1))], trial)
+        except Exception as error:
+            raise WorkloadError(f"optimizer(parameters, trial) raised {type(error).__name__}: {error}.") from error
         momentum = optimizer.param_groups[0].get("momentum", 0)
         return type(optimizer).__name__ + (f" momentum {momentum:g}" if momentum else "")
 

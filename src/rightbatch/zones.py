@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rightbatch.evidence import EQUIVALENT_FACTOR, Evidence, SizeEvidence
+from rightbatch.cells import SizeEvidence
+from rightbatch.evidence import EQUIVALENT_FACTOR, Evidence, Objective
 from rightbatch.fit.step_time import StepTimeFit
 from rightbatch.records import Interval
 
@@ -65,10 +66,11 @@ def likelihoods(evidence: Evidence) -> tuple[Likelihood, ...] | None:
     deviation = noise.deviation * np.sqrt(noise.freedom / generator.chisquare(noise.freedom, size=DRAWS))
     columns = []
     for size in reached:
-        assert size.best is not None
-        own = deviation / math.sqrt(len(size.best.costs))
-        error = np.hypot(own, evidence.step_seconds_error(size.batch_size))
-        columns.append(math.log(size.best.mean) + error * generator.standard_normal(DRAWS))
+        assert size.cost is not None
+        own = deviation * size.leverage
+        timed = evidence.question.objective is Objective.TIME or evidence.question.at_seconds is not None
+        error = np.hypot(own, evidence.step_seconds_error(size.batch_size) if timed else 0.0)
+        columns.append(math.log(size.cost.estimate) + error * generator.standard_normal(DRAWS))
     costs = np.column_stack(columns)
     within = costs <= costs.min(axis=1, keepdims=True) + math.log(EQUIVALENT_FACTOR)
     return tuple(
@@ -85,10 +87,10 @@ def find_zones(
     critical_batch_size: Interval | None,
 ) -> Zones:
     """The edges of the zones; `speeds` are measured examples per second by size, for the reasons beside each edge."""
-    assert best.best is not None
-    limit = ZONE_FACTOR * best.best.mean
+    assert best.cost is not None
+    limit = ZONE_FACTOR * best.cost.estimate
     # A size that no rate brought to the target costs more than anything: it bounds a zone without a number of its own.
-    costs = [(s.batch_size, s.best.mean if s.best else math.inf) for s in sizes]
+    costs = [(s.batch_size, s.cost.estimate if s.cost else math.inf) for s in sizes]
     below = [pair for pair in reversed(costs) if pair[0] <= best.batch_size]
     above = [pair for pair in costs if pair[0] >= best.batch_size]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import tempfile
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +44,13 @@ def cache_folder() -> Path:
 
 
 def _download(file: DataFile, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{file.path} is not on this machine and {path.parent} cannot be made for it: {error}. "
+            f"Set RIGHTBATCH_DATA to a folder that has {file.path}, or XDG_CACHE_HOME to one that can be written."
+        ) from error
     digest = hashlib.sha256()
     # Written beside its place and moved when whole and right: a download that breaks off leaves nothing behind.
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
@@ -60,7 +66,7 @@ def _download(file: DataFile, path: Path) -> None:
                 )
             part.close()
             Path(part.name).replace(path)
-        except (urllib.error.URLError, OSError) as error:
+        except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
             raise DataError(
                 f"{file.path} is not on this machine and could not be downloaded from {file.address}: {error}. "
                 f"Set RIGHTBATCH_DATA to a folder that has {file.path}, or connect to the network."

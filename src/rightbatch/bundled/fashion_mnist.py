@@ -6,6 +6,7 @@ The 60,000 official training images are split: 55,000 train, 5,000 validate. The
 from __future__ import annotations
 
 import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -88,10 +89,16 @@ def _file(name: str) -> DataFile:
 
 def _idx(path: Path) -> np.ndarray:
     """An array in the idx format: a magic number that ends in the number of dimensions, the sizes, the bytes."""
-    with gzip.open(path) as file:
-        content = file.read()
+    try:
+        with gzip.open(path) as file:
+            content = file.read()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is damaged: {error}. Delete it and run again.") from error
     if content[:3] != b"\x00\x00\x08":
         raise DataError(f"{path} is not an idx file of bytes: it begins with {content[:4]!r}. Delete it and run again.")
     dimensions = content[3]
     shape = np.frombuffer(content, ">u4", dimensions, offset=4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape).copy()
+    values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
+    if values.size != shape.prod():
+        raise DataError(f"{path} has {values.size} values, its header says {shape.prod()}. Delete it and run again.")
+    return values.reshape(shape).copy()

@@ -81,18 +81,10 @@ def fit_hyperbola(
         level,
         note=_note(low, high, sizes),
     )
-    ends = [line.intercept(u) for u in (low_end if low is None else low, high_end if high is None else high)]
-    centre = line.intercept(knee_log)
-    spread = math.sqrt((least + floor) / freedom / len(sizes)) * float(stats.t.ppf(0.5 + level / 2, freedom))
-    # The scale's interval: where the knee's interval leads it, and never less than the noise of a mean.
-    scale_low, scale_high = min(*ends, centre - spread), max(*ends, centre + spread)
-    bounded = low is not None and high is not None
-    scale = Interval(
-        math.exp(centre),
-        math.exp(scale_low) if bounded else 0.0,
-        math.exp(scale_high) if bounded else math.inf,
-        level,
-    )
+    ends = low_end if low is None else low, high_end if high is None else high
+    scale = _scale_interval(line, knee_log, *ends, limit=limit, level=level)
+    if low is None or high is None:
+        scale = Interval(scale.estimate, 0.0, math.inf, level)
     return HyperbolaFit(scale, knee, math.sqrt(least / freedom), freedom, sign)
 
 
@@ -104,18 +96,19 @@ class _Line:
     logs: Array
     sign: int
 
-    def residuals(self, knee_logs: Array) -> Array:
+    def shapes(self, knee_logs: Array) -> Array:
         # log(1 + c / B) without overflow for a large c.
-        shape = self.sign * np.logaddexp(0.0, knee_logs[:, None] - np.log(self.sizes)[None, :])
-        rest = self.logs[None, :] - shape
+        return np.asarray(self.sign * np.logaddexp(0.0, knee_logs[:, None] - np.log(self.sizes)[None, :]))
+
+    def residuals(self, knee_logs: Array) -> Array:
+        rest = self.logs[None, :] - self.shapes(knee_logs)
         return np.asarray(rest - rest.mean(axis=1, keepdims=True))
 
     def squares(self, knee_logs: Array) -> Array:
         return np.asarray((self.residuals(knee_logs) ** 2).sum(axis=1))
 
-    def intercept(self, knee_log: float) -> float:
-        shape = self.sign * np.logaddexp(0.0, knee_log - np.log(self.sizes))
-        return float((self.logs - shape).mean())
+    def intercepts(self, knee_logs: Array) -> Array:
+        return np.asarray((self.logs[None, :] - self.shapes(knee_logs)).mean(axis=1))
 
 
 def _edge(line: _Line, centre: float, end: float, limit: float) -> float | None:
@@ -131,6 +124,19 @@ def _edge(line: _Line, centre: float, end: float, limit: float) -> float | None:
         return None
     k = int(over[0])
     return float(optimize.brentq(above, steps[k - 1], steps[k])) if k > 0 else float(steps[0])
+
+
+def _scale_interval(line: _Line, centre: float, low: float, high: float, *, limit: float, level: float) -> Interval:
+    """The profile interval of the scale: for each knee inside its own interval, all scales below the same limit.
+
+    Off its best, a log scale adds `sizes` times its squared distance to the sum of squares.
+    """
+    knees = np.concatenate([np.linspace(low, high, 401), [centre]])
+    slack = np.sqrt(np.maximum(0.0, limit - line.squares(knees)) / len(line.sizes))
+    best = line.intercepts(knees)
+    middle = float(best[-1])
+    ends = float((best - slack).min()), float((best + slack).max())
+    return Interval(math.exp(middle), math.exp(ends[0]), math.exp(ends[1]), level)
 
 
 def _note(low: float | None, high: float | None, sizes: Array) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from rightbatch.errors import InputError
@@ -14,38 +15,78 @@ from rightbatch.fit.hyperbola import HyperbolaFit, fit_hyperbola
 from rightbatch.records import Interval
 
 
-def fit_best_rate(
-    rates: Sequence[float], costs: Sequence[float], deviations: Sequence[float] | None = None, level: float = 0.95
-) -> Interval:
-    """The vertex of a parabola of log cost in log rate, through the cheapest rate and its neighbours.
+@dataclass(frozen=True)
+class RateParabola:
+    """log cost = a parabola in log rate, with its lowest point at `best_rate`.
 
-    `rates` increasing, `costs` their costs (means over seeds), `deviations` the standard errors of log cost. The
-    interval propagates them to the vertex; without them there is none. Only neighbours on both sides make a vertex:
-    raises `InputError` when the cheapest rate is the first or the last.
+    `leverage` gives the standard error of the log cost at a rate, in units of the deviation between seeds.
     """
-    best = int(np.argmin(costs))
-    if best in (0, len(rates) - 1):
-        raise InputError(f"The best of the rates, {rates[best]:g}, is at the edge of what was tried.")
-    x = np.log(np.asarray(rates[best - 1 : best + 2]))
-    y = np.log(np.asarray(costs[best - 1 : best + 2]))
-    vertex = _vertex(x, y)
-    if deviations is None:
-        return Interval(math.exp(vertex), note="no interval: one seed", level=level)
-    # Numerical derivative of the vertex by each of the three costs (delta method), then clamped to the three rates:
-    # beyond them a parabola says nothing.
-    errors = np.asarray(deviations[best - 1 : best + 2])
-    step = 1e-6
-    slopes = np.array([(_vertex(x, y + step * np.eye(3)[k]) - vertex) / step for k in range(3)])
-    half = float(stats.norm.ppf(0.5 + level / 2)) * math.sqrt(float(((slopes * errors) ** 2).sum()))
-    low, high = max(float(x[0]), vertex - half), min(float(x[2]), vertex + half)
-    return Interval(math.exp(vertex), math.exp(low), math.exp(high), level)
+
+    best_rate: Interval
+    centre: float
+    coefficients: tuple[float, float, float]
+    covariance: tuple[tuple[float, ...], ...]
+
+    def cost(self, rate: float) -> float:
+        """The fitted cost at a rate."""
+        return math.exp(float(np.dot(self._row(rate), self.coefficients)))
+
+    def leverage(self, rate: float) -> float:
+        """Standard error of the log of `cost`, as a multiple of the deviation between seeds."""
+        row = self._row(rate)
+        return math.sqrt(float(row @ np.asarray(self.covariance) @ row))
+
+    def _row(self, rate: float) -> NDArray[np.float64]:
+        u = math.log(rate) - self.centre
+        return np.array([1.0, u, u * u])
 
 
-def _vertex(x: np.ndarray, y: np.ndarray) -> float:
-    curvature, slope, _ = np.polyfit(x - x[1], y, 2)
-    if curvature <= 1e-12:  # three equal costs: nothing to bend
-        return float(x[1])
-    return float(np.clip(x[1] - slope / (2 * curvature), x[0], x[2]))
+def fit_rate_parabola(
+    rates: Sequence[float],
+    costs: Sequence[float],
+    seeds: Sequence[int],
+    deviation: float | None,
+    freedom: int,
+    level: float = 0.95,
+) -> RateParabola:
+    """Fit a parabola of log cost in log rate by least squares, a rate weighted by its number of seeds.
+
+    More rates than the best one take part, so the cost at the best rate is not simply the luckiest of several means.
+    `deviation` is that of log cost between seeds, pooled over a study, with its degrees of `freedom`; None: no interval
+    is given.
+    Where the parabola misses the means by more than seeds explain, its errors are widened by as much.
+
+    Raises
+    ------
+    InputError: With fewer than three rates, or when the costs do not bend upwards.
+    """
+    if len(rates) < 3:
+        raise InputError(f"A parabola needs at least three rates, got {list(rates)}.")
+    x = np.log(np.asarray(rates, float))
+    centre = float(x.mean())
+    u, y, weights = x - centre, np.log(np.asarray(costs, float)), np.asarray(seeds, float)
+    design = np.column_stack([np.ones_like(u), u, u**2])
+    covariance = np.linalg.inv(design.T @ (weights[:, None] * design))
+    a, b, c = (float(v) for v in covariance @ (design.T @ (weights * y)))
+    if c <= 0:
+        raise InputError(f"The costs {list(costs)} do not bend upwards in the rates {list(rates)}.")
+    if deviation and len(rates) > 3:
+        squares = float((weights * (y - design @ np.array([a, b, c])) ** 2).sum()) / (len(rates) - 3)
+        covariance = covariance * max(1.0, squares / deviation**2)
+    vertex = -b / (2 * c)
+    low, high = float(u.min()), float(u.max())
+    centre_of = min(high, max(low, vertex))
+    best = math.exp(centre + centre_of)
+    if deviation is None:
+        interval = Interval(best, note="no interval: one seed", level=level)
+    else:
+        # The vertex is -b / 2c; its error by the delta method. Beyond the rates tried a parabola says nothing.
+        slope = np.array([0.0, -1 / (2 * c), b / (2 * c * c)])
+        error = deviation * math.sqrt(float(slope @ covariance @ slope))
+        half = float(stats.t.ppf(0.5 + level / 2, freedom)) * error
+        ends = max(low, centre_of - half), min(high, centre_of + half)
+        interval = Interval(best, math.exp(centre + ends[0]), math.exp(centre + ends[1]), level)
+    return RateParabola(interval, centre, (a, b, c), tuple(map(tuple, covariance.tolist())))
 
 
 @dataclass(frozen=True)
@@ -69,6 +110,6 @@ def fit_rate_law(batch_sizes: Sequence[float], rates: Sequence[float], level: fl
     saturating = fit_hyperbola(batch_sizes, rates, sign=-1, level=level)
     x, y = np.log(np.asarray(batch_sizes, float)), np.log(np.asarray(rates, float))
     result = stats.linregress(x, y)
-    half = float(stats.t.ppf(0.5 + level / 2, len(x) - 2) * result.stderr)
+    half = float(stats.t.ppf(0.5 + level / 2, len(x) - 2) * np.nan_to_num(result.stderr))
     slope = float(result.slope)
     return RateLawFit(Interval(slope, slope - half, slope + half, level), saturating)

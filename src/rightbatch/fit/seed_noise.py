@@ -22,15 +22,15 @@ class SeedNoise:
     deviation: float | None
     freedom: int
 
-    def mean_interval(self, costs: Sequence[float], level: float = 0.95) -> Interval:
-        """The geometric mean of one cell's costs with its t interval."""
-        logs = np.log(costs)
-        centre = float(logs.mean())
+    def interval(self, estimate: float, leverage: float, level: float = 0.95) -> Interval:
+        """The t interval of a cost whose log has a standard error of `leverage` deviations.
+
+        The leverage of a geometric mean over n seeds is 1 / sqrt(n).
+        """
         if self.deviation is None:
-            return Interval(math.exp(centre), note="no interval: one seed", level=level)
-        quantile = stats.t.ppf(0.5 + level / 2, self.freedom)
-        half = float(quantile * self.deviation / math.sqrt(len(logs)))
-        return Interval(math.exp(centre), math.exp(centre - half), math.exp(centre + half), level)
+            return Interval(estimate, note="no interval: one seed", level=level)
+        half = float(stats.t.ppf(0.5 + level / 2, self.freedom)) * self.deviation * leverage
+        return Interval(estimate, estimate * math.exp(-half), estimate * math.exp(half), level)
 
 
 def pool_seed_noise(cells: Iterable[Sequence[float]]) -> SeedNoise:

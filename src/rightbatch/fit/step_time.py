@@ -80,6 +80,7 @@ def fit_step_time(records: Sequence[StepTime], level: float = 0.95) -> StepTimeF
     """
     if len(records) < 2:
         raise InputError(f"A fit of step time needs at least two batch sizes, got {len(records)}.")
+    records = sorted(records, key=lambda r: r.batch_size)
     sizes = np.array([r.batch_size for r in records], float)
     times = np.array([median_seconds(r) for r in records])
     estimate = _fit(sizes, times)

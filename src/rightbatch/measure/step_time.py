@@ -30,12 +30,12 @@ def measure_step_times(workload: Workload, batch_sizes: Sequence[int], *, rounds
         steppers: dict[int, Stepper] = {}
         repeats: dict[int, int] = {}
         for size in sorted(batch_sizes):
-            stepper = Stepper(workload, workload.complete(Trial(size, rate, 0)), source)
-            stepper.schedule = None
-            if steppers:  # one model for all sizes: memory does not grow with their number, and time is the same
-                first = next(iter(steppers.values()))
-                stepper.model, stepper.optimizer = first.model, first.optimizer
             try:
+                stepper = Stepper(workload, workload.complete(Trial(size, rate, 0)), source)
+                stepper.schedule = None
+                if steppers:  # one model for all sizes: memory does not grow with their number, and time is the same
+                    first = next(iter(steppers.values()))
+                    stepper.model, stepper.optimizer = first.model, first.optimizer
                 repeats[size] = _steps_a_repeat(stepper)
             except Exception as error:
                 if not is_memory_error(error):

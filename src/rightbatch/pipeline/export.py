@@ -32,7 +32,7 @@ RUN_COLUMNS = (
 )
 
 
-def export(path: str | Path, to: str | Path, *, whole_curves: bool = False, ask: Ask | None = None) -> int:
+def export(path: str | Path, to: str | Path, *, whole_curves: bool = False, **asked: Any) -> int:
     """Write the runs of a study (or every point of them) to a CSV, CSV.gz or Parquet file; the number of rows.
 
     `seconds` are training seconds: steps times the median step time where the size was profiled. In curves the metric
@@ -40,7 +40,7 @@ def export(path: str | Path, to: str | Path, *, whole_curves: bool = False, ask:
     can be run again with `rightbatch find TABLE`.
     """
     with Study.open(path) as study:
-        evidence = evidence_of(study, ask)
+        evidence = evidence_of(study, Ask(**asked))
     rows = list(_points(evidence) if whole_curves else _runs(evidence))
     tables.write_rows(Path(to), tables.COLUMNS if whole_curves else RUN_COLUMNS, rows)
     return len(rows)

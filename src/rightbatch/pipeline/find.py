@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from rightbatch.answer import Recommendation
-from rightbatch.pipeline.loop import Watch, drive, unwatched
+from rightbatch.evidence import Evidence
+from rightbatch.pipeline.loop import OUT_OF_BUDGET, Watch, drive, unwatched
 from rightbatch.pipeline.profile import default_sizes, profile
-from rightbatch.pipeline.setting_up import Ask, as_runner, first_choice, open_study, pose
+from rightbatch.pipeline.setting_up import Ask, as_runner, first_choice, open_study, pose, recorded_rates
 from rightbatch.recommend import recommend
 from rightbatch.records import Settings
+from rightbatch.runner import Runner
 from rightbatch.search.adaptive import Adaptive
+from rightbatch.search.strategy import Strategy
+from rightbatch.search.sweep import Sweep
 from rightbatch.tables import TableRunner
 
 PROTOCOL = (
@@ -26,13 +30,13 @@ def find(
     workload: Any,
     *,
     study: str | Path | None = None,
-    ask: Ask | None = None,
     seeds: int = 5,
     batch_sizes: Sequence[int] | None = None,
     budget_seconds: float | None = None,
     device: str | None = None,
     threads: int | None = None,
     watch: Watch = unwatched,
+    **asked: Any,
 ) -> Recommendation:
     """Which batch size to train with, at which rate: measure, search, recommend. Continues a study that exists.
 
@@ -40,10 +44,10 @@ def find(
     ----------
     workload: A `Workload`, or the name of a bundled one, of a table of curves, or `my.py:make_workload`.
     study: Path of the study; None: the workload's name in the current folder.
-    ask: Objective, target and present choice, where they differ from the workload's.
     seeds: How many seeds the contenders get.
     batch_sizes: The sizes to choose from; None: powers of two up to 8192 or the data.
     budget_seconds: Wall seconds after which no more is trained; the answer is then what is known.
+    asked: The question, where it differs from the workload's: `objective`, `target` ..., the fields of `Ask`.
 
     Raises
     ------
@@ -51,28 +55,35 @@ def find(
     InputError: For what cannot be used; what was measured before stays in the study.
     """
     deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
-    ask = ask or Ask()
+    ask = Ask(**asked)
     runner = as_runner(workload, device=device, threads=threads)
     with open_study(study, runner.facts) as kept:
-        size, rate = ask.present or first_choice(kept.facts)
-        sizes = tuple(batch_sizes or _offered(runner) or default_sizes(kept.facts.train_examples, size))
+        sizes = tuple(batch_sizes or _sizes(runner, ask))
         profile(kept, runner, sizes)
         evidence = pose(kept, runner, ask, watch, range(seeds))
-        strategy = Adaptive(
-            batch_sizes=[s for s in sizes if evidence.step_seconds(s) is not None],
-            seeds=range(seeds),
-            first_size=size,
-            first_rate=rate,
-            offers=runner.offers,
-            planned_examples=evidence.facts.planned_examples,
-            settings=Settings(ask.settings),
+        strategy = _strategy(runner, evidence, ask, sizes, range(seeds))
+        evidence, why = drive(kept, runner, strategy, evidence, deadline=deadline, watch=watch)
+        answer = recommend(
+            evidence, protocol=PROTOCOL.format(seeds=seeds), spent_seconds=kept.costs(), in_budget=why != OUT_OF_BUDGET
         )
-        evidence, _ = drive(kept, runner, strategy, evidence, deadline=deadline, watch=watch)
-        answer = recommend(evidence, protocol=PROTOCOL.format(seeds=seeds), spent_seconds=kept.costs())
         kept.add_answer(answer)
         return answer
 
 
-def _offered(runner: Any) -> tuple[int, ...]:
-    """The sizes of a recorded table; nothing where any size can be run."""
-    return tuple(sorted({t.batch_size for t in runner.trials})) if isinstance(runner, TableRunner) else ()
+def _strategy(runner: Runner, evidence: Evidence, ask: Ask, sizes: Sequence[int], seeds: Sequence[int]) -> Strategy:
+    """The adaptive search; of a recorded table everything, which costs nothing."""
+    size, rate = ask.present or first_choice(evidence.facts)
+    settings = Settings(ask.settings)
+    planned = evidence.facts.planned_examples
+    rates = recorded_rates(runner)
+    if rates is not None:
+        return Sweep(sizes, seeds, size, rate, runner.offers, rates, planned_examples=planned, settings=settings)
+    measured = [s for s in sizes if evidence.step_seconds(s) is not None]
+    return Adaptive(measured, seeds, size, rate, runner.offers, planned, settings)
+
+
+def _sizes(runner: Runner, ask: Ask) -> tuple[int, ...]:
+    if isinstance(runner, TableRunner):
+        return runner.batch_sizes
+    size, _ = ask.present or first_choice(runner.facts)
+    return default_sizes(runner.facts.train_examples, size)

@@ -17,6 +17,9 @@ from rightbatch.store import RESUMABLE, Study
 STATE_SECONDS = 20.0
 """A run that can be saved is saved about this often, so that a killed process repeats little."""
 
+OUT_OF_BUDGET = "the budget ended"
+"""Why `drive` ended when it was not the strategy that said done."""
+
 Watch = Callable[[Run, str, Evidence], None]
 """Is told of every new point and every end of a run, with why the run was made and what was known before it."""
 
@@ -48,7 +51,7 @@ def drive(
         if isinstance(action, Done):
             return evidence, action.why
         if deadline is not None and time.monotonic() >= deadline:
-            return evidence, StopReason.OUT_OF_BUDGET.value
+            return evidence, OUT_OF_BUDGET
         run = _advance(study, runner, action, evidence, deadline, watch)
         evidence = evidence.with_run(run)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rightbatch import curves
 from rightbatch.bundled import WORKLOADS
@@ -34,6 +34,7 @@ class Ask:
     objective: str = "time"
     target: float | None = None
     target_on: str | None = None
+    first_touch: bool = False
     at_seconds: float | None = None
     at_examples: float | None = None
     present: tuple[int, float] | None = None
@@ -72,6 +73,11 @@ def as_runner(workload: Any, *, device: str | None = None, threads: int | None =
     if not isinstance(made, Workload):
         raise WorkloadError(f"{workload!r} gave a {type(made).__name__}, expected a rightbatch.Workload.")
     return WorkloadRunner(use_device(made, device) if device else made)
+
+
+def recorded_rates(runner: Runner) -> tuple[float, ...] | None:
+    """The rates of a recorded table, which has no others to offer; None where any rate can be run."""
+    return runner.rates if isinstance(runner, TableRunner) else None
 
 
 def _from_name(name: str) -> Any:
@@ -123,6 +129,12 @@ def open_study(path: str | Path | None, facts: WorkloadFacts) -> Study:
 def pose(study: Study, runner: Runner, ask: Ask, watch: Watch, seeds: Sequence[int]) -> Evidence:
     """The evidence for the question that is asked. Without any target, the present choice is run to derive one."""
     facts = _facts(study.facts, ask)
+    unknown = sorted(set(ask.settings or ()) - set(facts.settings))
+    if unknown:
+        raise InputError(
+            f"The workload {facts.name!r} declares no setting {unknown[0]!r}; "
+            f"it has {', '.join(facts.settings) or 'none'}."
+        )
     target = stated_target(study, ask)
     if target is None:
         target = _derive_target(study, runner, facts, watch, seeds[0])
@@ -142,12 +154,14 @@ def stated_target(study: Study, ask: Ask) -> Target | None:
     if quantity not in ("valid_loss", "valid_metric"):
         raise InputError(f"A target is on the 'loss' or the 'metric', got {ask.target_on!r}.")
     direction = facts.quantity_direction(quantity)
+    rule: Literal["confirmed", "first_touch"] = "first_touch" if ask.first_touch else "confirmed"
     if ask.target is not None:
-        return Target(ask.target, quantity, direction)
+        return Target(ask.target, quantity, direction, rule=rule)
     if study.target is not None:
-        return study.target
+        return replace(study.target, rule=rule)
     if facts.target is not None:
-        return Target(facts.target, facts.target_quantity, facts.quantity_direction(facts.target_quantity), "workload")
+        own = facts.target_quantity
+        return Target(facts.target, own, facts.quantity_direction(own), "workload", rule)
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rightbatch.answer import Recommendation
 from rightbatch.errors import InsufficientEvidence
@@ -14,13 +15,13 @@ from rightbatch.records import Target
 from rightbatch.store import Study
 
 
-def evidence_of(study: Study, ask: Ask | None = None) -> Evidence:
+def evidence_of(study: Study, ask: Ask) -> Evidence:
     """The evidence of an open study for the question asked; without one, for the question of its last answer."""
-    ask = ask or Ask()
     target = stated_target(study, ask)
     answers = study.answers()
     if ask.target is None and answers:
         target = Target(**answers[-1]["target"])
+        target = replace(target, rule="first_touch") if ask.first_touch else target
     if target is None:
         raise InsufficientEvidence(
             f"{study.path} has no target yet: its workload names none, and the present choice has not been run. "
@@ -30,13 +31,15 @@ def evidence_of(study: Study, ask: Ask | None = None) -> Evidence:
     return gather(study, facts, question(ask, target), ask=ask)
 
 
-def show(path: str | Path, ask: Ask | None = None) -> tuple[Recommendation, Evidence]:
-    """The answer of a study and the evidence that it rests on.
+def show(path: str | Path, **asked: Any) -> tuple[Recommendation, Evidence]:
+    """The answer of a study and the evidence that it rests on, for its last question or the one `asked`.
+
+    `asked` are fields of `Ask`: `objective`, `target`, `present` ...
 
     Raises `InsufficientEvidence` when the study supports none, `StudyError` when it cannot be opened.
     """
     with Study.open(path) as study:
-        evidence = evidence_of(study, ask)
+        evidence = evidence_of(study, Ask(**asked))
         answers = study.answers()
         protocol = answers[-1]["protocol"] if answers else "the runs of this study, as they are"
         return recommend(evidence, protocol=protocol, spent_seconds=study.costs()), evidence

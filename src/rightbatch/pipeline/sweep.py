@@ -12,9 +12,9 @@ from rightbatch.answer import Recommendation
 from rightbatch.errors import InputError
 from rightbatch.evidence import Evidence
 from rightbatch.lattice import snap
-from rightbatch.pipeline.loop import Watch, drive, unwatched
+from rightbatch.pipeline.loop import OUT_OF_BUDGET, Watch, drive, unwatched
 from rightbatch.pipeline.profile import profile
-from rightbatch.pipeline.setting_up import Ask, as_runner, first_choice, open_study, pose
+from rightbatch.pipeline.setting_up import Ask, as_runner, first_choice, open_study, pose, recorded_rates
 from rightbatch.recommend import recommend
 from rightbatch.records import Settings
 from rightbatch.search.sweep import Sweep
@@ -25,7 +25,6 @@ def sweep(
     batch_sizes: Sequence[int],
     *,
     study: str | Path | None = None,
-    ask: Ask | None = None,
     seeds: int = 3,
     rates: Sequence[float] | None = None,
     until: str = "horizon",
@@ -35,11 +34,13 @@ def sweep(
     device: str | None = None,
     threads: int | None = None,
     watch: Watch = unwatched,
+    **asked: Any,
 ) -> Recommendation:
     """Train at every size, tuning the rate on the lattice (or at the given `rates`), with every seed; then recommend.
 
     `until`: runs go to their planned length ("horizon"), stop at the target ("target"), or when the judged value has
-    not improved for `patience` evaluations, steps or examples ("patience"). Continues a study that exists.
+    not improved for `patience` evaluations, steps or examples ("patience"). `asked` is the question, where it differs
+    from the workload's: the fields of `Ask`. Continues a study that exists.
 
     Raises
     ------
@@ -47,7 +48,7 @@ def sweep(
     InsufficientEvidence: When nothing reached the target; all runs are kept.
     """
     deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
-    ask = ask or Ask()
+    ask = Ask(**asked)
     runner = as_runner(workload, device=device, threads=threads)
     too_large = [size for size in batch_sizes if size > runner.facts.train_examples]
     if too_large:
@@ -64,15 +65,15 @@ def sweep(
             first_size=size,
             first_rate=rate,
             offers=runner.offers,
-            rates=[snap(r) for r in rates] if rates else None,
+            rates=[snap(r) for r in rates] if rates else recorded_rates(runner),
             until=_until(until, evidence, patience, patience_unit),
             planned_examples=evidence.facts.planned_examples,
             settings=Settings(ask.settings),
         )
-        evidence, _ = drive(kept, runner, strategy, evidence, deadline=deadline, watch=watch)
+        evidence, why = drive(kept, runner, strategy, evidence, deadline=deadline, watch=watch)
         tuned = "at given rates" if rates else "on the lattice 10^(k/4), tuned at every batch size"
         protocol = f"every batch size with {seeds} seeds, rates {tuned}; runs went to: {until}"
-        answer = recommend(evidence, protocol=protocol, spent_seconds=kept.costs())
+        answer = recommend(evidence, protocol=protocol, spent_seconds=kept.costs(), in_budget=why != OUT_OF_BUDGET)
         kept.add_answer(answer)
         return answer
 

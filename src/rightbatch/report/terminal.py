@@ -25,7 +25,8 @@ from rightbatch.records import StepTime
 from rightbatch.report import units
 from rightbatch.zones import SURE
 
-BAR = 24
+BAR = 4
+"""The bar behind a size is as long as its cost is times the best, up to this."""
 
 
 def print_answer(answer: Recommendation, console: Console) -> None:
@@ -62,9 +63,9 @@ def describe_target(answer: Recommendation) -> str:
     sign = "at least" if target.direction == "max" else "at most"
     origin = f" ({target.origin})" if target.origin not in ("given", "workload") else ""
     name = target.quantity.replace("_", " ")
-    return (
-        f"objective {answer.objective.name.lower()}: {answer.objective.value}, {name} {sign} {target.value:.4g}{origin}"
-    )
+    touch = ", counted at the first evaluation beyond it" if target.rule == "first_touch" else ""
+    objective = f"objective {answer.objective.name.lower()}: {answer.objective.value}"
+    return f"{objective}, {name} {sign} {target.value:.4g}{origin}{touch}"
 
 
 def as_good_text(answer: Recommendation) -> str:
@@ -89,7 +90,7 @@ def _table(answer: Recommendation) -> Table:
         ("seeds", "right"),
         ("", "left"),
     ):
-        table.add_column(name, justify=side)  # type: ignore[arg-type]
+        table.add_column(name, justify=side, no_wrap=True)  # type: ignore[arg-type]
     costs = [row.cost.estimate for row in answer.sizes if row.cost]
     for row in answer.sizes:
         table.add_row(*_cells(answer, row, min(costs)), style="bold" if row.batch_size == answer.batch_size else "")
@@ -101,10 +102,9 @@ def _cells(answer: Recommendation, row: SizeRow, best: float) -> tuple[str, ...]
         return str(row.batch_size), "-", "never", "", "-", units.seconds(row.step_seconds), str(row.seeds), ""
     spread = ""
     if row.cost.low is not None and row.cost.high is not None:
-        spread = f"{units.cost(row.cost.low, answer.objective)} to {units.cost(row.cost.high, answer.objective)}"
+        spread = units.span(row.cost.low, row.cost.high, lambda v: units.cost(v, answer.objective))
     factor = row.cost.estimate / best
-    # The bar grows with the factor over the best and is full at eight times it.
-    bar = "▪" * max(1, round(BAR * min(factor, 8) / 8))
+    bar = "▪" * max(1, min(BAR, round(factor)))
     return (
         str(row.batch_size),
         units.rate(row.learning_rate) + ("*" if row.at_edge else ""),
@@ -113,7 +113,7 @@ def _cells(answer: Recommendation, row: SizeRow, best: float) -> tuple[str, ...]
         units.significant(row.steps),
         units.seconds(row.step_seconds),
         str(row.seeds),
-        f"{bar} {units.times(factor)}",
+        f"{units.times(factor)} {bar}",
     )
 
 
@@ -181,14 +181,14 @@ def print_profile(summary: ProfileSummary, console: Console) -> None:
     """Print seconds per step by batch size, and what follows from them."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("batch", "a step", "spread", "waiting for data", "examples/s", "unsteady repeats"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for record in summary.step_times:
         times = sorted(record.seconds)
         middle = median_seconds(record)
         table.add_row(
             str(record.batch_size),
             units.seconds(middle),
-            f"{units.seconds(times[0])} to {units.seconds(times[-1])}",
+            units.span(times[0], times[-1], units.seconds),
             units.seconds(sorted(record.wait_seconds)[len(record.wait_seconds) // 2]),
             units.significant(record.batch_size / middle),
             f"{len(record.unsteady)} of {len(times)}" if record.unsteady else "",
@@ -196,11 +196,11 @@ def print_profile(summary: ProfileSummary, console: Console) -> None:
     console.print(table)
     fit, peak = summary.fit, summary.saturation
     if fit is not None:
-        console.print(
-            f"\nt(B) = max({units.interval(fit.floor_seconds, units.seconds)}, "
-            f"{units.interval(fit.alpha_seconds, units.seconds)} + B x "
-            f"{units.interval(fit.beta_seconds, units.seconds)}), misfit {100 * fit.deviation:.0f} %"
-        )
+        parts = (fit.floor_seconds, fit.alpha_seconds, fit.beta_seconds)
+        floor, alpha, beta = (units.interval(part, units.seconds) for part in parts)
+        linear = f"{alpha} + B x {beta}"
+        law = f"max({floor}, {linear})" if fit.floor_seconds.estimate > fit.alpha_seconds.estimate else linear
+        console.print(f"\na step takes {law}, misfit {100 * fit.deviation:.0f} %")
     beyond = " (the largest measured: it may rise further)" if peak.at_edge else ""
     console.print(
         f"throughput: 90 % of the best ({units.significant(peak.peak_examples_per_second)} examples/s at "

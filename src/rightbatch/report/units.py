@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from rightbatch.evidence import Objective
 from rightbatch.records import Interval
@@ -14,10 +15,10 @@ def seconds(value: float | None) -> str:
         return "-"
     if math.isinf(value):
         return "never"
-    if value >= 3600:
+    if round(value) >= 3600:
         minutes = round(value / 60)
         return f"{minutes // 60} h {minutes % 60:02d} min"
-    if value >= 100:
+    if value >= 99.95:
         return f"{round(value) // 60} min {round(value) % 60:02d} s"
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if value >= 0.9995 * size:
@@ -33,7 +34,8 @@ def significant(value: float | None, digits: int = 3) -> str:
         return "∞" if value > 0 else "-∞"
     if value == 0:
         return "0"
-    size = math.floor(math.log10(abs(value)))
+    # Rounding may lift it to the next power of ten: 9.996 is 10.0.
+    size = math.floor(math.log10(abs(float(f"{value:.{digits - 1}e}"))))
     if not -4 <= size < 9:
         return f"{value:.{digits - 1}e}"
     decimals = max(0, digits - 1 - size)
@@ -51,17 +53,25 @@ def cost(value: float | None, objective: Objective) -> str:
         return seconds(value)
     if value is not None and math.isinf(value):
         return "never"
+    if value is None or math.isnan(value):
+        return "-"
     return significant(value) + {Objective.EXAMPLES: " examples", Objective.STEPS: " steps"}.get(objective, "")
 
 
-def interval(value: Interval | None, form: object = significant) -> str:
+def interval(value: Interval | None, form: Callable[[float], str] = significant) -> str:
     """An estimate with its interval, or with the reason why there is none."""
     if value is None:
         return "-"
-    assert callable(form)
     if value.low is None or value.high is None:
-        return f"{form(value.estimate)} ({value.note})" if value.note else str(form(value.estimate))
+        return f"{form(value.estimate)} ({value.note})" if value.note else form(value.estimate)
     return f"{form(value.estimate)} [{form(value.low)}, {form(value.high)}]"
+
+
+def span(low: float, high: float, form: Callable[[float], str]) -> str:
+    """Two ends, the unit said once where it is the same: "36.1 to 48.8 ms"."""
+    first, last = form(low), form(high)
+    a, b = first.split(), last.split()
+    return f"{a[0]} to {last}" if len(a) == len(b) == 2 and a[1] == b[1] else f"{first} to {last}"
 
 
 def sizes(values: tuple[int, ...]) -> str:

@@ -52,23 +52,24 @@ class Adaptive:
         if action is not None:
             return action
         for step in (4.0, 0.25):
-            near, far = first, self._nearest(first * step)
-            while far != near:
+            near, far = first, self._next(first, step)
+            while far is not None:
                 action = self._tune(evidence, far, near)
                 if action is not None:
                     return action
                 # Twice the best on this side is the edge of the normal zone: beyond it nothing can win.
-                if self._cost(evidence, far) >= ZONE_FACTOR * _best_cost(evidence):
+                if evidence.best_cell and self._cost(evidence, far) >= ZONE_FACTOR * _best_cost(evidence):
                     break
-                near, far = far, self._nearest(far * step)
+                near, far = far, self._next(far, step)
         return None
 
     def _beside_the_best(self, evidence: Evidence) -> Advance | None:
         best = evidence.best_cell
         if best is None:
             return None
-        up, down = self._nearest(best.batch_size * 2), self._nearest(best.batch_size / 2)
-        return self._tune(evidence, up, best.batch_size) or self._tune(evidence, down, best.batch_size)
+        beside = (self._next(best.batch_size, 2.0), self._next(best.batch_size, 0.5))
+        actions = (self._tune(evidence, size, best.batch_size) for size in beside if size is not None)
+        return next((action for action in actions if action is not None), None)
 
     def _seeds(self, evidence: Evidence) -> Advance | None:
         """The contender with the fewest seeds next, so that all grow alike and a bad one drops out early."""
@@ -87,7 +88,7 @@ class Adaptive:
         return self._advance(evidence, cell.batch_size, cell.learning_rate, seed, "how much do seeds differ?")
 
     def _fresh(self, evidence: Evidence) -> Advance | None:
-        best = evidence.best_cell
+        best = evidence.choice.best if evidence.choice else None
         if best is None or len(best.costs) < 2 or evidence.fresh_costs(best.batch_size, best.learning_rate):
             return None
         if not self.offers(self._trial(best.batch_size, best.learning_rate, FRESH_SEED)):
@@ -127,6 +128,11 @@ class Adaptive:
 
     def _nearest(self, size: float) -> int:
         return min(self.batch_sizes, key=lambda s: abs(s / size - 1) if s >= size else size / s - 1)
+
+    def _next(self, size: int, step: float) -> int | None:
+        """The size nearest to a factor `step` away, of those truly on that side; None at the end."""
+        beyond = [s for s in self.batch_sizes if (s > size if step > 1 else s < size)]
+        return min(beyond, key=lambda s: abs(math.log(s / (size * step))), default=None)
 
     def _cost(self, evidence: Evidence, size: int) -> float:
         return min((cell.mean for cell in evidence.cells_of(size)), default=math.inf)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from rightbatch.evidence import Cell
+from rightbatch.cells import Cell
 from rightbatch.lattice import index_of
 
 SPAN = (0, 2, -2, 4, -4)
@@ -28,35 +28,38 @@ def next_index(
     neighbour that diverged or never reached the target closes the edge); then the two points beside the best.
     `cells` are the complete cells of that size; `offered` tells which indices can be run at all.
     """
-    costs = {index_of(cell.learning_rate): cell.mean for cell in cells}
-    diverged = {index_of(cell.learning_rate) for cell in cells if cell.diverged}
+    costs = {index_of(cell.learning_rate): _merit(cell) for cell in cells}
     for offset in span:
         if start + offset not in costs and offered(start + offset):
             return start + offset
     if not costs:
         return None
-    beyond = _beyond(costs, diverged)
+    beyond = _beyond(costs)
     outside = [index for index in costs if not start + min(span) <= index <= start + max(span)]
     if beyond is not None and len(outside) < WIDENINGS and offered(beyond):
         return beyond
     best = min(costs, key=lambda index: costs[index])
-    if refine and math.isfinite(costs[best]):
+    if refine and math.isfinite(costs[best][0]):
         for index in (best - 1, best + 1):
             if index not in costs and offered(index) and min(costs) < index < max(costs):
                 return index
     return None
 
 
-def _beyond(costs: Mapping[int, float], diverged: set[int]) -> int | None:
-    """The point beyond the edge at which the best lies; where nothing reached the target, away from divergence."""
+def _merit(cell: Cell) -> tuple[float, float, bool, int]:
+    """What the better of two rates is less in: cost; of those that miss the target, distance to it.
+
+    Where even that says nothing, a rate that stays finite beats one that diverges; of those that stay finite without
+    learning the higher is nearer to learning, of those that diverge the lower.
+    """
+    index = index_of(cell.learning_rate)
+    return cell.mean, cell.shortfall, cell.diverged > 0, index if cell.diverged else -index
+
+
+def _beyond(costs: Mapping[int, tuple[float, float, bool, int]]) -> int | None:
+    """The point beyond the edge at which the best lies; None where it lies between others."""
     lowest, highest = min(costs), max(costs)
     best = min(costs, key=lambda index: costs[index])
-    if math.isinf(costs[best]):
-        # Rates that diverge are too high, rates that stay finite may be too low: go down from the first kind, up
-        # from the second, and if the range holds both, nothing beyond it can do better.
-        if lowest in diverged:
-            return lowest - 2
-        return highest + 2 if highest not in diverged else None
     if best == lowest:
         return lowest - 2
     return highest + 2 if best == highest else None

@@ -47,8 +47,8 @@ class Sweep:
                 return self._trial(size, cell.learning_rate, seed)
         if self.rates is not None:
             tried = {cell.learning_rate for cell in cells}
-            left = [rate for rate in self.rates if rate not in tried]
-            return self._trial(size, left[0], self.seeds[0]) if left else None
+            left = (self._trial(size, rate, self.seeds[0]) for rate in self.rates if rate not in tried)
+            return next((trial for trial in left if self.offers(trial)), None)
         index = next_index(
             cells,
             start_index(evidence, neighbour, self.first_rate),

@@ -67,8 +67,10 @@ def check_schema(path: Path, engine: sa.Engine) -> None:
 
 
 def locked(path: Path) -> FileLock:
+    """The lock of a study's only writer; its folder is made if need be."""
     lock = FileLock(f"{path}.lock")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as error:
         raise StudyError(

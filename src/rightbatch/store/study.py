@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
@@ -157,9 +157,15 @@ class Study:
             wall_seconds=0.0,
         )
 
+    def add_points(self, run: int, points: Sequence[Point]) -> None:
+        """Add points of a run, committed together."""
+        rows = [{"run_id": run, **{f.name: getattr(point, f.name) for f in fields(point)}} for point in points]
+        with self._writing() as connection:
+            connection.execute(schema.points.insert(), rows)
+
     def add_point(self, run: int, point: Point) -> None:
         """Add one point of a run, committed at once."""
-        self._insert(schema.points, run_id=run, **{f.name: getattr(point, f.name) for f in fields(point)})
+        self.add_points(run, [point])
 
     def stop_run(self, run: int, stop: Stop, wall_seconds: float) -> None:
         """Say why a run ended and what it took; its saved state is no longer needed, except when interrupted."""
