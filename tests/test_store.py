@@ -124,6 +124,21 @@ def test_a_run_goes_on_from_its_saved_state_without_the_points_after_it(tmp_path
         assert study.resume_run(run) is None  # a finished run needs no state any more
 
 
+def test_a_path_may_have_any_characters(tmp_path: Path) -> None:
+    path = tmp_path / "50% of #1? a&b=c é.study.db"
+    Study.create(path, FACTS).close()
+    with Study.open(path) as study:
+        assert study.facts == FACTS
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_process_killed_while_it_made_a_study_leaves_room_for_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "a.study.db"
+    (tmp_path / "a.study.db.new").write_bytes(b"half a study")
+    Study.open_or_create(path, FACTS).close()
+    assert [p.name for p in tmp_path.iterdir()] == ["a.study.db"]
+
+
 def test_a_study_of_another_workload_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.study.db"
     Study.create(path, FACTS).close()

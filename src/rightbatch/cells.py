@@ -22,7 +22,8 @@ class Cell:
     """All conclusive runs at one batch size and rate.
 
     `costs` has those of the runs that reached the target, one a seed. `shortfall` is how far from the target the best
-    run stayed (0: it got there; infinite: it has no finite value).
+    run stayed (0: it got there; infinite: it has no finite value). `rung_error` is the standard error of the mean log
+    cost that comes from evaluating at rungs only.
     """
 
     batch_size: int
@@ -31,6 +32,7 @@ class Cell:
     misses: int
     diverged: int
     shortfall: float
+    rung_error: float = 0.0
 
     @property
     def reaches(self) -> bool:
@@ -47,8 +49,9 @@ class Cell:
 class SizeEvidence:
     """One batch size with its rate tuned. `best` is None where no rate reached the target.
 
-    `cost` is that of the best cell, smoothed over the rates beside it where there are enough; `leverage` its standard
-    error in log, as a multiple of the deviation between seeds. `at_edge`: the best rate is the first or last one tried.
+    `cost` is that of the best cell, smoothed over the rates beside it where there are enough. The standard error of its
+    log has two parts: `leverage` times the deviation between seeds, and `rung_error`. `at_edge`: the best rate is the
+    first or the last one tried.
     """
 
     batch_size: int
@@ -57,6 +60,7 @@ class SizeEvidence:
     best: Cell | None = None
     cost: Interval | None = None
     leverage: float = math.inf
+    rung_error: float = 0.0
     best_rate: Interval | None = None
     at_edge: bool = False
 
@@ -86,8 +90,9 @@ def tune(batch_size: int, cells: Sequence[Cell], noise: SeedNoise, step_seconds:
     return replace(
         raw,
         best=best,
-        cost=noise.interval(estimate, leverage),
+        cost=noise.interval(estimate, leverage, best.rung_error),
         leverage=leverage,
+        rung_error=best.rung_error,
         best_rate=Interval(best_rate.estimate, note="at the edge of the rates tried") if at_edge else best_rate,
         at_edge=at_edge,
     )

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from rightbatch import curves
 from rightbatch.cells import Cell, SizeEvidence, tune
@@ -67,6 +69,7 @@ class Evidence:
     question: Question
     settings: Settings = field(default_factory=Settings)
     planned_examples: int = 0
+    memory: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     # ------------------------------------------------------------------------------------------------ seconds
 
@@ -110,8 +113,25 @@ class Evidence:
         """What one run cost to reach the target, in the unit of the objective; None if it did not."""
         if self.question.objective is Objective.METRIC:
             return self._shortfall(run)
-        found = curves.crossing(run.points, self.question.target)
+        found = self._crossing(run)
         return self.cost_of_steps(run.trial.batch_size, found.steps, found.examples) if found else None
+
+    def _crossing(self, run: Run) -> curves.Crossing | None:
+        # Evidence is made anew after every run; what was found of the others is handed on. The points are kept beside
+        # the answer, so that their identity is not given to another curve meanwhile.
+        key = (id(run.points), self.question.target)
+        if key not in self.memory:
+            self.memory[key] = (run.points, curves.crossing(run.points, self.question.target))
+        found: curves.Crossing | None = self.memory[key][1]
+        return found
+
+    def _rung_error(self, runs: Sequence[Run]) -> float:
+        """Standard error of the mean log cost from the distance of the rungs that enclose each crossing (uniform)."""
+        if self.question.objective is Objective.METRIC:
+            return 0.0
+        crossings = [found for run in runs if (found := self._crossing(run)) is not None]
+        widths = [math.log(c.high_examples / (c.low_examples or c.high_examples / curves.RATIO)) for c in crossings]
+        return math.sqrt(sum(width**2 for width in widths) / 12) / len(widths) if widths else 0.0
 
     def cost_of_steps(self, batch_size: int, steps: float, examples: float) -> float | None:
         """What so many steps cost, in the unit of the objective; None where seconds per step are not known."""
@@ -202,7 +222,8 @@ class Evidence:
             diverged = sum(run.stop is not None and run.stop.reason is StopReason.DIVERGED for run in group)
             reached = tuple(cost for cost in costs if cost is not None)
             shortfall = min(self._distance(run) for run in group)
-            cells.append(Cell(size, rate, reached, len(costs) - len(reached), diverged, shortfall))
+            rung_error = self._rung_error(group)
+            cells.append(Cell(size, rate, reached, len(costs) - len(reached), diverged, shortfall, rung_error))
         return tuple(cells)
 
     def _distance(self, run: Run) -> float:

@@ -56,7 +56,7 @@ def likelihoods(evidence: Evidence) -> tuple[Likelihood, ...] | None:
     """Probability of each size that its cost is within 1.1 times the best, by simulation; None without two seeds.
 
     Log costs are drawn about their means: one variance for the study (its own uncertainty by chi-squared), each mean
-    with the error of its seeds and of its median step time.
+    with the error of its seeds, of its rungs and of its median step time.
     """
     reached = [size for size in evidence.sizes if size.best is not None]
     noise = evidence.seed_noise
@@ -67,9 +67,9 @@ def likelihoods(evidence: Evidence) -> tuple[Likelihood, ...] | None:
     columns = []
     for size in reached:
         assert size.cost is not None
-        own = deviation * size.leverage
         timed = evidence.question.objective is Objective.TIME or evidence.question.at_seconds is not None
-        error = np.hypot(own, evidence.step_seconds_error(size.batch_size) if timed else 0.0)
+        fixed = math.hypot(size.rung_error, evidence.step_seconds_error(size.batch_size) if timed else 0.0)
+        error = np.hypot(deviation * size.leverage, fixed)
         columns.append(math.log(size.cost.estimate) + error * generator.standard_normal(DRAWS))
     costs = np.column_stack(columns)
     within = costs <= costs.min(axis=1, keepdims=True) + math.log(EQUIVALENT_FACTOR)

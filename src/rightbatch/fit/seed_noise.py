@@ -22,14 +22,15 @@ class SeedNoise:
     deviation: float | None
     freedom: int
 
-    def interval(self, estimate: float, leverage: float, level: float = 0.95) -> Interval:
-        """The t interval of a cost whose log has a standard error of `leverage` deviations.
+    def interval(self, estimate: float, leverage: float, other_error: float = 0.0, level: float = 0.95) -> Interval:
+        """The t interval of a cost whose log has a standard error of `leverage` deviations, and another beside it.
 
         The leverage of a geometric mean over n seeds is 1 / sqrt(n).
         """
         if self.deviation is None:
             return Interval(estimate, note="no interval: one seed", level=level)
-        half = float(stats.t.ppf(0.5 + level / 2, self.freedom)) * self.deviation * leverage
+        error = math.hypot(self.deviation * leverage, other_error)
+        half = float(stats.t.ppf(0.5 + level / 2, self.freedom)) * error
         return Interval(estimate, estimate * math.exp(-half), estimate * math.exp(half), level)
 
 

@@ -158,7 +158,7 @@ def draw_rates(answer: Recommendation, evidence: Evidence) -> alt.LayerChart:
         line = _rule_line(answer, power, min(rates), max(rates))
         mark = alt.Chart(_values(line)).mark_line(strokeDash=dash, color=GREY, clip=True)
         layers.append(mark.encode(x=x, y=y))
-        label = alt.Chart(_values([{**line[0], "label": name}])).mark_text(align="left", dx=4, dy=-6, color=GREY)
+        label = alt.Chart(_values([{**line[-1], "label": name}])).mark_text(align="right", dx=-6, dy=-8, color=GREY)
         layers.append(label.encode(x=x, y=y, text="label:N"))
     return _layered([*layers, dots])
 
@@ -280,7 +280,9 @@ def _layered(layers: Sequence[Any]) -> alt.LayerChart:
 
 def _size_axis(field: str = "batch_size") -> alt.X:
     axis = alt.Axis(format="~d", labelOverlap=True)
-    return alt.X(f"{field}:Q", title="batch size", scale=alt.Scale(type="log", base=2, nice=False), axis=axis)
+    return alt.X(
+        f"{field}:Q", title="batch size", scale=alt.Scale(type="log", base=2, nice=False, padding=10), axis=axis
+    )
 
 
 def _log_axis(field: str, title: str | None) -> alt.Y:

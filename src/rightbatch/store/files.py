@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from filelock import FileLock, Timeout
@@ -36,8 +38,27 @@ class Transaction:
             ) from error
 
 
+def make_file(path: Path, first: Mapping[str, Any]) -> None:
+    """A new study file with its first row, made beside its place and moved there: it is there whole or not at all."""
+    fresh = path.with_name(path.name + ".new")
+    try:
+        fresh.unlink(missing_ok=True)  # left by a process that was killed while it made one
+        engine = sa.create_engine(sa.URL.create("sqlite", database=str(fresh)))
+        try:
+            schema.schema.create_all(engine)
+            with engine.begin() as connection:
+                row = {"format": schema.FORMAT, "schema_version": schema.SCHEMA_VERSION, **first}
+                connection.execute(schema.study.insert().values(row))
+        finally:
+            engine.dispose()
+        fresh.replace(path)
+    except (sa.exc.DBAPIError, OSError) as error:
+        raise StudyError(f"The study {path} cannot be written: {error}. Choose another path with --study.") from error
+
+
 def open_engine(path: Path, *, writable: bool) -> sa.Engine:
-    address = f"sqlite:///file:{path.resolve().as_posix()}?{'' if writable else 'mode=ro&'}uri=true"
+    options = {"uri": "true"} if writable else {"uri": "true", "mode": "ro"}
+    address = sa.URL.create("sqlite", database=f"file:{quote(path.resolve().as_posix())}", query=options)
     engine = sa.create_engine(address, connect_args={"timeout": 30})
     if writable:
         # Write-ahead: readers follow while we write, and a commit survives the death of the process without an fsync.

@@ -39,7 +39,7 @@ from rightbatch.records import (
     to_json,
 )
 from rightbatch.store import schema
-from rightbatch.store.files import Transaction, check_schema, locked, open_engine
+from rightbatch.store.files import Transaction, check_schema, locked, make_file, open_engine
 
 RESUMABLE = frozenset({StopReason.INTERRUPTED, StopReason.OUT_OF_BUDGET})
 """Runs that ended so keep their saved state and can go on."""
@@ -63,22 +63,13 @@ class Study:
         if path.exists():
             raise StudyError(f"{path} exists already. Choose another path, or continue that study.")
         lock = locked(path)
-        engine = open_engine(path, writable=True)
+        first = {"created": _now(), "workload": to_json(facts)}
         try:
-            schema.schema.create_all(engine)
-            with engine.begin() as connection:
-                connection.execute(
-                    schema.study.insert().values(
-                        format=schema.FORMAT,
-                        schema_version=schema.SCHEMA_VERSION,
-                        created=_now(),
-                        workload=to_json(facts),
-                    )
-                )
-        except sa.exc.DBAPIError as error:
+            make_file(path, first)
+        except BaseException:
             lock.release()
-            raise StudyError(f"The study {path} cannot be written: {error.orig}. Choose another path.") from error
-        return cls(path, engine, lock)
+            raise
+        return cls(path, open_engine(path, writable=True), lock)
 
     @classmethod
     def open(cls, path: str | Path, *, write: bool = False) -> Study:
@@ -123,8 +114,10 @@ class Study:
             # Fails harmlessly while a reader has it open.
             with self._engine.connect() as connection, contextlib.suppress(sa.exc.OperationalError):
                 connection.exec_driver_sql("PRAGMA journal_mode=DELETE")
+            # Removed while it is held: whoever opened it meanwhile finds it gone once it is theirs, and tries anew.
+            with contextlib.suppress(OSError):
+                Path(self._lock.lock_file).unlink()
             self._lock.release()
-            Path(self._lock.lock_file).unlink(missing_ok=True)
         self._engine.dispose()
 
     def __enter__(self) -> Study:
