@@ -32,6 +32,11 @@ INCONCLUSIVE = frozenset({StopReason.INTERRUPTED, StopReason.OUT_OF_BUDGET, Stop
 """Runs that ended so tell nothing by not reaching a target."""
 
 
+def gain_short(cost: float) -> float:
+    """The share of the gain that a METRIC cost stands for: how far short of the best value a run stayed."""
+    return EQUIVALENT_GAIN * math.log(cost) / math.log(EQUIVALENT_FACTOR)
+
+
 class Objective(enum.Enum):
     """What "best" means. The value is what is made small."""
 

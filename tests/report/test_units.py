@@ -127,7 +127,7 @@ def test_a_rate_is_said_as_short_as_it_can_be(value: float | None, said: str) ->
         (Objective.TIME, "20.5 s"),
         (Objective.EXAMPLES, "20.5 examples"),
         (Objective.STEPS, "20.5 steps"),
-        (Objective.METRIC, "20.5"),
+        (Objective.METRIC, "63 %"),
     ],
 )
 def test_a_cost_has_the_unit_of_its_objective(objective: Objective, said: str) -> None:

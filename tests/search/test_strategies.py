@@ -472,3 +472,15 @@ def test_fixed_trials_run_once_each_in_their_order() -> None:
     trials: Sequence[Trial] = [Trial(b, 0.1, s, SMALL.planned) for b in (128, 32) for s in (1, 0)]
     _, run = drive(SMALL, fixed(trials, "asked for"))
     assert run == trials
+
+
+@pytest.mark.parametrize("first_size", [8, 32])
+def test_on_the_way_to_a_best_size_far_off_every_size_gets_its_best_rate(first_size: int) -> None:
+    # Each size on the way costs far more than twice the next one: that is no edge, the best lies ahead.
+    world = World(critical=30_000.0, minimum_steps=20.0)
+    found, _ = drive(world, adaptive(world, first_size=first_size, first_rate=world.best_rate(first_size)))
+    assert chosen(found) >= 2048
+    for size in found.sizes:
+        if size.batch_size >= first_size and size.best is not None:
+            assert not size.at_edge, size.batch_size
+            assert len(size.cells) >= 3

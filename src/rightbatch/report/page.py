@@ -56,6 +56,7 @@ def page(answer: Recommendation, evidence: Evidence) -> str:
         facts=evidence.facts,
         target=terminal.describe_target(answer),
         as_good=terminal.as_good_text(answer),
+        cost_text=terminal.cost_text(answer),
         present=terminal.present_text(answer),
         fresh=[terminal.fresh_text(answer, cost) for cost in answer.fresh_costs],
         figures=[_shown(figure, answer, evidence) for figure in FIGURES],

@@ -21,10 +21,16 @@ from rightbatch.fit.step_time import (
     powers_of_two,
     saturation,
 )
-from rightbatch.records import StepTime
+from rightbatch.records import Interval, StepTime
 from rightbatch.report import units
 from rightbatch.zones import SURE
 
+COST_TITLES = {
+    Objective.TIME: "cost",
+    Objective.EXAMPLES: "examples",
+    Objective.STEPS: "cost (steps)",
+    Objective.METRIC: "short by",
+}
 BAR = 4
 """The bar behind a size is as long as its cost is times the best, up to this."""
 
@@ -46,13 +52,23 @@ def _headline(answer: Recommendation) -> Text:
     text.append(" at learning rate ")
     text.append(units.rate(answer.learning_rate), style="bold")
     text.append(f"\n{describe_target(answer)}\n")
-    text.append(f"costs {units.interval(answer.cost, lambda v: units.cost(v, answer.objective))}, that is ")
-    text.append(
-        f"{units.seconds(answer.seconds)}, {units.significant(answer.steps)} steps, "
-        f"{units.significant(answer.examples)} examples\n"
-    )
+    text.append(f"{cost_text(answer)}\n")
     text.append(as_good_text(answer))
     return text
+
+
+def cost_text(answer: Recommendation) -> str:
+    """What the choice costs in its objective, and in the others."""
+    own = units.interval(answer.cost, lambda v: units.cost(v, answer.objective))
+    others = {
+        Objective.TIME: units.seconds(answer.seconds),
+        Objective.STEPS: f"{units.significant(answer.steps)} steps",
+        Objective.EXAMPLES: f"{units.significant(answer.examples)} examples",
+    }
+    also = ", ".join(text for objective, text in others.items() if objective is not answer.objective)
+    if answer.objective is Objective.METRIC:
+        return f"falls {own} of the gain short of the best run seen, after {also}"
+    return f"costs {own}, that is {also}"
 
 
 def describe_target(answer: Recommendation) -> str:
@@ -72,7 +88,8 @@ def as_good_text(answer: Recommendation) -> str:
     """The equivalent range, and what cannot be excluded."""
     if answer.seed_deviation is None:
         return "which sizes are as good: not known (no interval: one seed)"
-    sure = f"as good (within 10 %, {100 * SURE:.0f} % sure): {units.sizes(answer.as_good)}"
+    margin = "2 % of the gain" if answer.objective is Objective.METRIC else "10 %"
+    sure = f"as good (within {margin}, {100 * SURE:.0f} % sure): {units.sizes(answer.as_good)}"
     if answer.not_excluded != answer.as_good:
         sure += f"; cannot be excluded: {units.sizes(answer.not_excluded)}"
     return sure
@@ -83,7 +100,7 @@ def _table(answer: Recommendation) -> Table:
     for name, side in (
         ("batch", "right"),
         ("best rate", "right"),
-        ("cost", "right"),
+        (COST_TITLES[answer.objective], "right"),
         ("95 % interval", "left"),
         ("steps", "right"),
         ("a step", "right"),
@@ -100,15 +117,18 @@ def _table(answer: Recommendation) -> Table:
 def _cells(answer: Recommendation, row: SizeRow, best: float) -> tuple[str, ...]:
     if row.cost is None:
         return str(row.batch_size), "-", "never", "", "-", units.seconds(row.step_seconds), str(row.seeds), ""
+    # The head of the column says the unit where every row has the same.
+    same_unit = answer.objective in (Objective.EXAMPLES, Objective.STEPS)
+    own = units.significant if same_unit else lambda v: units.cost(v, answer.objective)
     spread = ""
     if row.cost.low is not None and row.cost.high is not None:
-        spread = units.span(row.cost.low, row.cost.high, lambda v: units.cost(v, answer.objective))
+        spread = units.span(row.cost.low, row.cost.high, own)
     factor = row.cost.estimate / best
     bar = "▪" * max(1, min(BAR, round(factor)))
     return (
         str(row.batch_size),
         units.rate(row.learning_rate) + ("*" if row.at_edge else ""),
-        units.cost(row.cost.estimate, answer.objective),
+        own(row.cost.estimate),
         spread,
         units.significant(row.steps),
         units.seconds(row.step_seconds),
@@ -123,7 +143,7 @@ def _lines(answer: Recommendation) -> list[RenderableType]:
     def say(title: str, text: str) -> None:
         lines.append(Text.from_markup(f"[dim]{title:<9}[/dim] {escape(text)}"))
 
-    say("rate", units.interval(answer.best_rate, units.rate) + _note(answer.best_rate.note))
+    say("rate", units.interval(answer.best_rate, units.rate) + _note(answer.best_rate))
     if answer.present is not None:
         say("present", present_text(answer))
     for cost in answer.fresh_costs:
@@ -138,8 +158,9 @@ def _lines(answer: Recommendation) -> list[RenderableType]:
     return lines
 
 
-def _note(note: str) -> str:
-    return "" if not note or note.startswith("no interval") else f" ({note})"
+def _note(interval: Interval) -> str:
+    """What is to be said of an interval; without one, the note is its reason and said already."""
+    return f" ({interval.note})" if interval.known and interval.note else ""
 
 
 def present_text(answer: Recommendation) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from rightbatch.evidence import Objective
+from rightbatch.evidence import Objective, gain_short
 from rightbatch.records import Interval
 
 
@@ -48,14 +48,16 @@ def rate(value: float | None) -> str:
 
 
 def cost(value: float | None, objective: Objective) -> str:
-    """A cost in the unit of its objective."""
+    """A cost in the unit of its objective; with METRIC, how far a run falls short of the best, in % of the gain."""
     if objective is Objective.TIME:
         return seconds(value)
     if value is not None and math.isinf(value):
         return "never"
     if value is None or math.isnan(value):
         return "-"
-    return significant(value) + {Objective.EXAMPLES: " examples", Objective.STEPS: " steps"}.get(objective, "")
+    if objective is Objective.METRIC:
+        return f"{significant(100 * gain_short(value), 2)} %"
+    return significant(value) + {Objective.EXAMPLES: " examples", Objective.STEPS: " steps"}[objective]
 
 
 def interval(value: Interval | None, form: Callable[[float], str] = significant) -> str:

@@ -57,18 +57,27 @@ class Adaptive:
                 action = self._tune(evidence, far, near)
                 if action is not None:
                     return action
-                # Twice the best on this side is the edge of the normal zone: beyond it nothing can win.
-                if evidence.best_cell and self._cost(evidence, far) >= ZONE_FACTOR * _best_cost(evidence):
+                if self._is_beyond_the_edge(evidence, far, step):
                     break
                 near, far = far, self._next(far, step)
         return None
 
+    def _is_beyond_the_edge(self, evidence: Evidence, size: int, step: float) -> bool:
+        """Whether a size costs twice the best with the best behind it: further that way nothing can win."""
+        best = evidence.best_cell
+        if best is None or self._cost(evidence, size) < ZONE_FACTOR * best.mean:
+            return False
+        return best.batch_size < size if step > 1 else best.batch_size > size
+
     def _beside_the_best(self, evidence: Evidence) -> Advance | None:
+        """The best size itself while its best rate is at an edge, and the sizes to either side."""
         best = evidence.best_cell
         if best is None:
             return None
-        beside = (self._next(best.batch_size, 2.0), self._next(best.batch_size, 0.5))
-        actions = (self._tune(evidence, size, best.batch_size) for size in beside if size is not None)
+        cells = evidence.cells_of(best.batch_size)
+        own = best.batch_size if best in (cells[0], cells[-1]) else None
+        wanted = (own, self._next(best.batch_size, 2.0), self._next(best.batch_size, 0.5))
+        actions = (self._tune(evidence, size, best.batch_size) for size in wanted if size is not None)
         return next((action for action in actions if action is not None), None)
 
     def _seeds(self, evidence: Evidence) -> Advance | None:

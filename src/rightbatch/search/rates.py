@@ -20,13 +20,12 @@ def next_index(
     offered: Callable[[int], bool] = lambda index: True,
     *,
     span: Sequence[int] = SPAN,
-    refine: bool = True,
 ) -> int | None:
     """The lattice index of the next rate to try at a batch size, or None when its best rate is found.
 
     First the five of `SPAN` around `start`; then one more beyond while the best is at an edge, at most six times (a
-    neighbour that diverged or never reached the target closes the edge); then the two points beside the best.
-    `cells` are the complete cells of that size; `offered` tells which indices can be run at all.
+    neighbour that diverged or never reached the target closes the edge); then the two points beside the best, which
+    may be the nearest miss. `cells` are the complete cells of that size; `offered` tells which indices can be run at all.
     """
     costs = {index_of(cell.learning_rate): _merit(cell) for cell in cells}
     for offset in span:
@@ -39,7 +38,7 @@ def next_index(
     if beyond is not None and len(outside) < WIDENINGS and offered(beyond):
         return beyond
     best = min(costs, key=lambda index: costs[index])
-    if refine and math.isfinite(costs[best][0]):
+    if math.isfinite(costs[best][1]):  # also where none gets there: between two misses may lie a hit
         for index in (best - 1, best + 1):
             if index not in costs and offered(index) and min(costs) < index < max(costs):
                 return index
