@@ -22,6 +22,9 @@ class Caution(enum.Enum):
     OUT_OF_BUDGET = "the budget ended before the search did: the same command with a larger one goes on"
     ONE_SEED = "one seed everywhere: no interval, and differences may be luck"
     MISSES = "no rate brought batch size {} to the target in what was run"
+    GIVEN_UP = (
+        "batch size {} was given up, at every rate, when it had cost several times the best: how bad is not known"
+    )
     TARGET_MOVES = "the best batch size depends on the target: {}"
     OPTIMISTIC = "quality is that of the validation data that choices were made on: optimistic"
     UNSTEADY = "step times of batch size {} were unsteady: profile again on a quiet machine"

@@ -17,7 +17,7 @@ from rightbatch.evidence import Evidence, Objective, Question
 from rightbatch.fit.learning_rate import RateLawFit, fit_rate_law
 from rightbatch.fit.tradeoff import TradeoffFit, fit_tradeoff
 from rightbatch.lattice import index_of
-from rightbatch.records import Interval
+from rightbatch.records import Interval, StopReason
 from rightbatch.zones import SURE, Likelihood, find_zones, likelihoods
 
 TARGET_LADDER = (0.7, 0.8, 0.9, 0.95, 1.0)
@@ -226,9 +226,18 @@ def _reasons(answer: Recommendation) -> tuple[str, ...]:
     return tuple(reasons)
 
 
+def _given_up(evidence: Evidence, batch_size: int) -> bool:
+    """Whether the runs of a size that missed the target were stopped for their cost, not at their planned length."""
+    reasons = {run.stop.reason for run in evidence.relevant if run.trial.batch_size == batch_size and run.stop}
+    return StopReason.STOPPED_BY_RULE in reasons and StopReason.FINISHED not in reasons
+
+
 def _cautions(evidence: Evidence, answer: Recommendation) -> tuple[str, ...]:
     said = [Caution.BEST_AT_EDGE.value.format(r.batch_size) for r in answer.sizes if r.at_edge]
-    said += [Caution.MISSES.value.format(r.batch_size) for r in answer.sizes if r.learning_rate is None]
+    for row in answer.sizes:
+        if row.learning_rate is None:
+            caution = Caution.GIVEN_UP if _given_up(evidence, row.batch_size) else Caution.MISSES
+            said.append(caution.value.format(row.batch_size))
     if len(answer.sizes) > 1 and answer.batch_size in (answer.sizes[0].batch_size, answer.sizes[-1].batch_size):
         which = "smallest" if answer.batch_size == answer.sizes[0].batch_size else "largest"
         said.append(Caution.SIZE_AT_EDGE.value.format(which))

@@ -25,7 +25,9 @@ def next_index(
 
     First the five of `SPAN` around `start`; then one more beyond while the best is at an edge, at most six times (a
     neighbour that diverged or never reached the target closes the edge); then the two points beside the best, which
-    may be the nearest miss. `cells` are the complete cells of that size; `offered` tells which indices can be run at all.
+    may be the nearest miss.
+
+    `cells` are the complete cells of that size; `offered` tells which indices can be run at all.
     """
     costs = {index_of(cell.learning_rate): _merit(cell) for cell in cells}
     for offset in span:
