@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def mlp() -> Workload:
     def model() -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
 
-    return _workload("fashion_mnist:mlp", model, target=0.86)
+    return _workload("fashion_mnist:mlp", model, target=0.86, present=(32, 0.1))
 
 
 def cnn() -> Workload:
@@ -55,14 +56,14 @@ def cnn() -> Workload:
             nn.Linear(32, 10),
         )
 
-    return _workload("fashion_mnist:cnn", model, target=0.88)
+    return _workload("fashion_mnist:cnn", model, target=0.88, present=(32, 0.03))
 
 
-def _workload(name: str, model: object, target: float) -> Workload:
+def _workload(name: str, model: Callable[[], nn.Module], target: float, present: tuple[int, float]) -> Workload:
     train, valid = split(*_load("train"), valid_examples=5000)
     return Workload(
         name=name,
-        model=model,  # type: ignore[arg-type]
+        model=model,
         data=train,
         valid=valid,
         loss=cross_entropy,
@@ -70,7 +71,7 @@ def _workload(name: str, model: object, target: float) -> Workload:
         direction="max",
         optimizer=sgd_with_momentum,
         settings={"momentum": 0.9},
-        present=(32, 0.1),
+        present=present,
         target=target,
         planned_examples=20 * 55_000,
     )
