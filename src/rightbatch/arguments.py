@@ -20,6 +20,7 @@ def asked(
     epochs: float | None,
     settings: list[str] | None,
 ) -> dict[str, Any]:
+    """The fields of `Ask` from what was typed. Raises `InputError` for what cannot be read."""
     return dict(
         objective=objective,
         target=target,
@@ -71,6 +72,7 @@ def sizes(text: str | None) -> tuple[int, ...] | None:
 
 
 def numbers(text: str, what: str) -> list[float]:
+    """Numbers with commas between. Raises `InputError`, which names `what` they are, for anything else."""
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:

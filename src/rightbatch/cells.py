@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,6 +45,11 @@ class Cell:
         return math.exp(float(np.mean(np.log(self.costs)))) if self.reaches else math.inf
 
 
+def cheapest(cells: Iterable[Cell]) -> Cell | None:
+    """The cell of the lowest cost among those that reach the target; None if none does."""
+    return min((cell for cell in cells if cell.reaches), key=lambda cell: cell.mean, default=None)
+
+
 @dataclass(frozen=True)
 class SizeEvidence:
     """One batch size with its rate tuned. `best` is None where no rate reached the target.
@@ -72,7 +77,7 @@ def tune(batch_size: int, cells: Sequence[Cell], noise: SeedNoise, step_seconds:
     through them: the cheapest of several noisy means is cheap partly by luck.
     """
     raw = SizeEvidence(batch_size, tuple(cells), step_seconds)
-    best = min((cell for cell in cells if cell.reaches), key=lambda cell: cell.mean, default=None)
+    best = cheapest(cells)
     if best is None:
         return raw
     near = _beside(cells, best)

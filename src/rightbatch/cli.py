@@ -26,8 +26,8 @@ from rightbatch.pipeline import export as exporting
 from rightbatch.pipeline import find as finding
 from rightbatch.pipeline import show as showing
 from rightbatch.pipeline import sweep as sweeping
-from rightbatch.pipeline.profile import ROUNDS, default_sizes, profile
-from rightbatch.pipeline.setting_up import as_runner, default_study, first_choice, open_study
+from rightbatch.pipeline.profile import ROUNDS, profile, sizes_to_try
+from rightbatch.pipeline.setting_up import as_runner, default_study, open_study
 from rightbatch.records import to_json
 from rightbatch.report import terminal
 
@@ -94,7 +94,7 @@ def profile_command(
 ) -> None:
     """Measure seconds per step at each batch size."""
     runner = as_runner(workload, device=device, threads=threads)
-    chosen = sizes(batch_sizes) or default_sizes(runner.facts.train_examples, first_choice(runner.facts)[0])
+    chosen = sizes(batch_sizes) or sizes_to_try(runner)
     with _interruptible(), open_study(study, runner.facts) as kept, err.status("measuring seconds per step"):
         records = profile(kept, runner, chosen, rounds=rounds, again=again)
     summary = terminal.profile_summary(records)

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from rightbatch import curves
-from rightbatch.cells import Cell, SizeEvidence, tune
+from rightbatch.cells import Cell, SizeEvidence, cheapest, tune
 from rightbatch.errors import InputError
 from rightbatch.fit.seed_noise import SeedNoise, pool_seed_noise
 from rightbatch.fit.step_time import StepTimeFit, fit_step_time, median_error, median_seconds
@@ -122,12 +122,19 @@ class Evidence:
         return self.cost_of_steps(run.trial.batch_size, found.steps, found.examples) if found else None
 
     def _crossing(self, run: Run) -> curves.Crossing | None:
+        return self._read(run)[0]
+
+    def _read(self, run: Run) -> tuple[curves.Crossing | None, float]:
+        """The crossing of a run and its distance from the target (see `Cell.shortfall`), read off its curve once."""
         # Evidence is made anew after every run; what was found of the others is handed on. The points are kept beside
         # the answer, so that their identity is not given to another curve meanwhile.
-        key = (id(run.points), self.question.target)
+        target = self.question.target
+        key = (id(run.points), target)
         if key not in self.memory:
-            self.memory[key] = (run.points, curves.crossing(run.points, self.question.target))
-        found: curves.Crossing | None = self.memory[key][1]
+            best = curves.best_value(run.points, target.quantity, target.direction)
+            distance = math.inf if best is None else 0.0 if target.reached_by(best) else abs(target.value - best)
+            self.memory[key] = (run.points, (curves.crossing(run.points, target), distance))
+        found: tuple[curves.Crossing | None, float] = self.memory[key][1]
         return found
 
     def _rung_error(self, runs: Sequence[Run]) -> float:
@@ -226,42 +233,33 @@ class Evidence:
             costs = [self.cost(run) for run in group]
             diverged = sum(run.stop is not None and run.stop.reason is StopReason.DIVERGED for run in group)
             reached = tuple(cost for cost in costs if cost is not None)
-            shortfall = min(self._distance(run) for run in group)
+            shortfall = min(self._read(run)[1] for run in group)
             rung_error = self._rung_error(group)
             cells.append(Cell(size, rate, reached, len(costs) - len(reached), diverged, shortfall, rung_error))
         return tuple(cells)
 
-    def _distance(self, run: Run) -> float:
-        target = self.question.target
-        best = curves.best_value(run.points, target.quantity, target.direction)
-        return math.inf if best is None else 0.0 if target.reached_by(best) else abs(target.value - best)
-
     @cached_property
     def best_cell(self) -> Cell | None:
         """The cheapest cell that reaches the target; None if none does."""
-        return min((cell for cell in self.cells if cell.reaches), key=lambda cell: cell.mean, default=None)
+        return cheapest(self.cells)
 
     def cells_of(self, batch_size: int) -> tuple[Cell, ...]:
         """The cells of one batch size, by rate."""
         return tuple(cell for cell in self.cells if cell.batch_size == batch_size)
 
+    def runs_at(self, batch_size: int, learning_rate: float) -> tuple[Run, ...]:
+        """The runs of one batch size and rate, fresh seeds included, conclusive or not."""
+        wanted = (batch_size, learning_rate)
+        return tuple(run for run in self.relevant if (run.trial.batch_size, run.trial.learning_rate) == wanted)
+
     def seeds_of(self, batch_size: int, learning_rate: float) -> frozenset[int]:
         """Seeds that have a conclusive run in a cell, fresh ones included."""
-        return frozenset(
-            run.trial.seed
-            for run in self.relevant
-            if (run.trial.batch_size, run.trial.learning_rate) == (batch_size, learning_rate) and self.conclusive(run)
-        )
+        return frozenset(run.trial.seed for run in self.runs_at(batch_size, learning_rate) if self.conclusive(run))
 
     def fresh_costs(self, batch_size: int, learning_rate: float) -> tuple[float | None, ...]:
         """Costs of the runs with fresh seeds in a cell; None for one that missed."""
-        return tuple(
-            self.cost(run)
-            for run in self.relevant
-            if (run.trial.batch_size, run.trial.learning_rate) == (batch_size, learning_rate)
-            and run.trial.seed >= FRESH_SEED
-            and self.conclusive(run)
-        )
+        runs = self.runs_at(batch_size, learning_rate)
+        return tuple(self.cost(run) for run in runs if run.trial.seed >= FRESH_SEED and self.conclusive(run))
 
     @cached_property
     def seed_noise(self) -> SeedNoise:

@@ -142,9 +142,8 @@ def _quality(evidence: Evidence, size: SizeEvidence) -> Interval | None:
     direction = evidence.facts.direction
     values = [
         value
-        for run in evidence.relevant
-        if (run.trial.batch_size, run.trial.learning_rate) == (size.batch_size, size.best.learning_rate)
-        and (value := curves.quality(run.points, direction)) is not None
+        for run in evidence.runs_at(size.batch_size, size.best.learning_rate)
+        if (value := curves.quality(run.points, direction)) is not None
     ]
     if not values:
         return None

@@ -95,17 +95,17 @@ class Workload:
                 f"The workload {self.name!r} declares no setting {unknown[0]!r}; "
                 f"it has {', '.join(sorted(self.settings)) or 'none'}."
             )
-        planned = trial.planned_examples or self.planned_examples or 20 * len(self.source("data"))
+        planned = trial.planned_examples or self.planned_examples or 20 * check_data(self.data, "data")
         settings = Settings({**self.settings, **trial.settings})
         return Trial(trial.batch_size, trial.learning_rate, trial.seed, planned, settings)
 
     def facts(self) -> WorkloadFacts:
         """What is known of the workload without training it."""
-        examples = len(self.source("data"))
+        examples = check_data(self.data, "data")
         return WorkloadFacts(
             name=self.name,
             train_examples=examples,
-            valid_examples=min(len(self.source("valid")), self.evaluation_examples),
+            valid_examples=min(check_data(self.valid, "valid"), self.evaluation_examples),
             planned_examples=self.planned_examples or 20 * examples,
             metric=getattr(self.metric, "__name__", "metric") if self.metric else "validation loss",
             direction=self.direction,

@@ -53,8 +53,7 @@ def fit_rate_parabola(
 
     More rates than the best one take part, so the cost at the best rate is not simply the luckiest of several means.
     `deviation` is that of log cost between seeds, pooled over a study, with its degrees of `freedom`; None: no interval
-    is given.
-    Where the parabola misses the means by more than seeds explain, its errors are widened by as much.
+    is given. Where the parabola misses the means by more than seeds explain, its errors are widened by as much.
 
     Raises
     ------

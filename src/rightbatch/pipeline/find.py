@@ -10,7 +10,7 @@ from typing import Any
 from rightbatch.answer import Recommendation
 from rightbatch.evidence import Evidence
 from rightbatch.pipeline.loop import OUT_OF_BUDGET, Watch, drive, unwatched
-from rightbatch.pipeline.profile import default_sizes, profile
+from rightbatch.pipeline.profile import profile, sizes_to_try
 from rightbatch.pipeline.setting_up import Ask, as_runner, first_choice, open_study, pose, recorded_rates
 from rightbatch.recommend import recommend
 from rightbatch.records import Settings
@@ -18,7 +18,6 @@ from rightbatch.runner import Runner
 from rightbatch.search.adaptive import Adaptive
 from rightbatch.search.strategy import Strategy
 from rightbatch.search.sweep import Sweep
-from rightbatch.tables import TableRunner
 
 PROTOCOL = (
     "rates on the lattice 10^(k/4), tuned at every batch size with one seed; then {seeds} seeds for every size and "
@@ -58,7 +57,7 @@ def find(
     ask = Ask(**asked)
     runner = as_runner(workload, device=device, threads=threads)
     with open_study(study, runner.facts) as kept:
-        sizes = tuple(batch_sizes or _sizes(runner, ask))
+        sizes = tuple(batch_sizes or sizes_to_try(runner, ask.present))
         profile(kept, runner, sizes)
         evidence = pose(kept, runner, ask, watch, range(seeds))
         strategy = _strategy(runner, evidence, ask, sizes, range(seeds))
@@ -80,10 +79,3 @@ def _strategy(runner: Runner, evidence: Evidence, ask: Ask, sizes: Sequence[int]
         return Sweep(sizes, seeds, size, rate, runner.offers, rates, planned_examples=planned, settings=settings)
     measured = [s for s in sizes if evidence.step_seconds(s) is not None]
     return Adaptive(measured, seeds, size, rate, runner.offers, planned, settings)
-
-
-def _sizes(runner: Runner, ask: Ask) -> tuple[int, ...]:
-    if isinstance(runner, TableRunner):
-        return runner.batch_sizes
-    size, _ = ask.present or first_choice(runner.facts)
-    return default_sizes(runner.facts.train_examples, size)

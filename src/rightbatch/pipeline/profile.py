@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from rightbatch.pipeline.setting_up import first_choice
 from rightbatch.records import StepTime
 from rightbatch.runner import Runner
 from rightbatch.store import Study
+from rightbatch.tables import TableRunner
 
 ROUNDS = 9
 LARGEST = 8192
@@ -40,3 +42,11 @@ def default_sizes(train_examples: int, present: int | None = None) -> tuple[int,
     """Powers of two from 2 to 8192 or the size of the data, and what the person trains with now."""
     powers = {2**k for k in range(1, LARGEST.bit_length()) if 2**k <= train_examples}
     return tuple(sorted(powers | ({present} if present and present <= train_examples else set())))
+
+
+def sizes_to_try(runner: Runner, present: tuple[int, float] | None = None) -> tuple[int, ...]:
+    """The sizes to choose from where nobody names any: those of a recorded table, else `default_sizes`."""
+    if isinstance(runner, TableRunner):
+        return runner.batch_sizes
+    size, _ = present or first_choice(runner.facts)
+    return default_sizes(runner.facts.train_examples, size)

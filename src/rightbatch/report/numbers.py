@@ -126,5 +126,5 @@ def _band(factor: float) -> str:
 
 
 def _best_rate_runs(answer: Recommendation, evidence: Evidence) -> list[Run]:
-    best = {row.batch_size: row.learning_rate for row in answer.sizes}
-    return [run for run in evidence.relevant if best.get(run.trial.batch_size) == run.trial.learning_rate]
+    best = [(row.batch_size, row.learning_rate) for row in answer.sizes if row.learning_rate is not None]
+    return [run for size, rate in best for run in evidence.runs_at(size, rate)]

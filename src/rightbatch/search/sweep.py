@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from rightbatch.cells import cheapest
 from rightbatch.curves import StopRule, until_horizon
 from rightbatch.evidence import Evidence
 from rightbatch.lattice import index_of, rate_at
@@ -78,9 +79,9 @@ def outwards(batch_sizes: Sequence[int], first: int) -> list[tuple[int, int | No
 def start_index(evidence: Evidence, neighbour: int | None, first_rate: float) -> int:
     """The lattice index to start at: the neighbour's best; where it has none, its own start."""
     if neighbour is not None:
-        reached = [cell for cell in evidence.cells_of(neighbour) if cell.reaches]
-        if reached:
-            return index_of(min(reached, key=lambda cell: cell.mean).learning_rate)
+        best = cheapest(evidence.cells_of(neighbour))
+        if best is not None:
+            return index_of(best.learning_rate)
     return index_of(first_rate)
 
 
