@@ -14,7 +14,7 @@ import rightbatch
 ROOT = Path(rightbatch.__file__).parent
 
 LAYERS = [
-    ["errors"],
+    ["errors", "streams"],
     ["records"],
     ["curves", "lattice"],
     ["fit"],
@@ -34,7 +34,7 @@ LAYERS = [
 """From the ground up: a room imports only from rows above its own, or from itself."""
 
 TENSOR_WING = {"batches", "workload", "stepping", "measure", "engine"}
-TENSOR_WING_MAY_IMPORT = {"errors", "records", "curves", "fit", "runner", *TENSOR_WING}
+TENSOR_WING_MAY_IMPORT = {"errors", "records", "curves", "fit", "runner", "streams", *TENSOR_WING}
 TENSOR_FILES_OF_BUNDLED = {"digits.py", "fashion_mnist.py", "quadratic.py", "classification.py"}
 
 

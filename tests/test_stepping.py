@@ -15,7 +15,8 @@ from torch.utils.data import TensorDataset
 
 from rightbatch.errors import WorkloadError
 from rightbatch.records import Trial
-from rightbatch.stepping import RandomStreams, Stepper, check_losses, is_memory_error
+from rightbatch.stepping import Stepper, check_losses, is_memory_error
+from rightbatch.streams import RandomStreams
 from rightbatch.workload import Workload
 
 GENERATOR = torch.Generator().manual_seed(5)

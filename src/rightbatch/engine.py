@@ -17,7 +17,8 @@ from rightbatch.batches import Source, TensorSource
 from rightbatch.errors import InputError, RightbatchError, WorkloadError
 from rightbatch.measure.step_time import measure_step_times
 from rightbatch.records import Environment, Point, StepTime, Stop, StopReason, Trial, WorkloadFacts
-from rightbatch.stepping import RandomStreams, Stepper, is_memory_error
+from rightbatch.stepping import Stepper, is_memory_error
+from rightbatch.streams import RandomStreams
 from rightbatch.workload import Workload
 
 

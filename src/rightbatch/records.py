@@ -99,23 +99,29 @@ class Trial:
         if not isinstance(self.settings, Settings):
             object.__setattr__(self, "settings", Settings(self.settings))
 
+    @property
+    def planned_steps(self) -> int | None:
+        """The planned length in optimizer steps, at least one; None where no length is planned."""
+        return None if self.planned_examples is None else max(1, round(self.planned_examples / self.batch_size))
+
 
 @dataclass(frozen=True)
 class Point:
     """One evaluation of a run. `seconds` counts training only: no evaluation, checkpoints or warm-up.
 
     `batch_size` and `learning_rate` are those in force at this point, `examples` those seen so far. `train_loss` is the
-    mean over the steps since the point before.
+    mean over the steps since the point before. A loop of one's own that yields points may leave `examples`, `seconds`,
+    `batch_size` and `learning_rate` at 0: they are then filled in from the trial and the clock.
     """
 
     step: int
-    examples: int
-    seconds: float
-    train_loss: float | None
-    valid_loss: float | None
-    valid_metric: float | None
-    batch_size: int
-    learning_rate: float
+    examples: int = 0
+    seconds: float = 0.0
+    train_loss: float | None = None
+    valid_loss: float | None = None
+    valid_metric: float | None = None
+    batch_size: int = 0
+    learning_rate: float = 0.0
     test_metric: float | None = None
 
 
@@ -188,7 +194,13 @@ class Target:
 
 @dataclass(frozen=True)
 class WorkloadFacts:
-    """What is known of a workload without training it; stored once in each study."""
+    """What is known of a workload without training it; stored once in each study.
+
+    `train_examples` and `planned_examples` are 0 where they are not known: a loop or a command that ends when it likes.
+    `length_bound`: its rate changes after warm-up, so that only the ends of runs count. `lacks` says in sentences what
+    cannot be had of such a workload. `earlier_sources` are those of the code before it was changed, where a person
+    chose to go on nevertheless.
+    """
 
     name: str
     train_examples: int
@@ -202,6 +214,9 @@ class WorkloadFacts:
     present: tuple[int, float] | None = None
     settings: Settings = field(default_factory=Settings)
     source: str = ""
+    length_bound: bool = False
+    lacks: tuple[str, ...] = ()
+    earlier_sources: tuple[str, ...] = ()
 
     def quantity_direction(self, quantity: str) -> Direction:
         """Losses go down; the metric goes where the workload says."""

@@ -5,13 +5,10 @@ Python objects are touched once a block of steps, not once a step: no `.item()`,
 
 from __future__ import annotations
 
-import contextlib
-import random
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 
 from rightbatch.batches import Source
@@ -133,66 +130,3 @@ def check_losses(losses: Any, batch_size: int, cause: Exception | None = None) -
 def is_memory_error(error: BaseException) -> bool:
     """Whether an allocator said no. The CPU one has no exception type of its own; its message is the only sign."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-class RandomStreams:
-    """The random generators of one run (Python, NumPy, torch on CPU and GPU), swapped in while the run advances.
-
-    So several runs take turns in one process, and what else the process draws changes none of them.
-    """
-
-    def __init__(self, seed: int) -> None:
-        with self._outside_kept():
-            random.seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002 - the person's code may use NumPy's global generator
-            torch.manual_seed(seed)
-            self._mine = _get_random_states()
-
-    @contextlib.contextmanager
-    def active(self) -> Iterator[None]:
-        """The block's draws come from these streams."""
-        with self._outside_kept():
-            _set_random_states(self._mine)
-            try:
-                yield
-            finally:
-                self._mine = _get_random_states()
-
-    @contextlib.contextmanager
-    def _outside_kept(self) -> Iterator[None]:
-        outside = _get_random_states()
-        try:
-            yield
-        finally:
-            _set_random_states(outside)
-
-    def state(self) -> dict[str, Any]:
-        """The streams as plain values and tensors."""
-        return self._mine
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Take over a state that `state` gave."""
-        self._mine = state
-
-
-def _get_random_states() -> dict[str, Any]:
-    kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
-    return {
-        "python": random.getstate(),
-        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
-    }
-
-
-def _set_random_states(states: dict[str, Any]) -> None:
-    random.setstate(states["python"])
-    kind, keys, *rest = states["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
-    torch.set_rng_state(states["torch"])
-    # A state may have been saved on another machine: without its device, there is nothing to set.
-    if states["cuda"] and torch.cuda.device_count() == len(states["cuda"]):
-        torch.cuda.set_rng_state_all(states["cuda"])
-    if states["mps"] is not None and torch.backends.mps.is_available():
-        torch.mps.set_rng_state(states["mps"])

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from rightbatch.records import StepTime, Trial
-from rightbatch.stepping import RandomStreams, Stepper, is_memory_error
+from rightbatch.stepping import Stepper, is_memory_error
+from rightbatch.streams import RandomStreams
 from rightbatch.workload import Workload
 
 REPEAT_SECONDS = 0.04

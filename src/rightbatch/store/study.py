@@ -234,6 +234,8 @@ class Study:
         facts = dict(self._scalar(sa.select(schema.study.c.workload)))
         facts["settings"] = Settings(facts["settings"])
         facts["present"] = tuple(facts["present"]) if facts["present"] else None
+        for name in ("lacks", "earlier_sources"):
+            facts[name] = tuple(facts.get(name, ()))
         return WorkloadFacts(**facts)
 
     @property
