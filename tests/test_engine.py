@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import Dataset, TensorDataset
+from torch.optim import lr_scheduler
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from rightbatch import curves
 from rightbatch.engine import WorkloadRunner, use_device
@@ -103,22 +104,101 @@ def noisy_network() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 2))
 
 
-DATA = {"tensors": (X, Y), "dataset": Augmented()}
-TRAINING = {
-    "sgd": (sgd, lambda optimizer, trial: torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=61)),
-    "adam": (
-        lambda parameters, trial: torch.optim.Adam(parameters, lr=trial.learning_rate),
-        lambda optimizer, trial: torch.optim.lr_scheduler.MultiStepLR(optimizer, [4, 20, 40], gamma=0.5),
-    ),
+class Carrying(nn.Module):
+    """A model that carries a hidden state from one training batch to the next, and saves it as its extra state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = noisy_network()
+        self.hidden = torch.zeros(4)
+
+    def forward(self, inputs):
+        if self.training:
+            self.hidden = 0.7 * self.hidden + 0.3 * inputs.detach().mean(dim=0)
+        return self.inner(inputs + self.hidden)
+
+    def get_extra_state(self):
+        return {"hidden": self.hidden}
+
+    def set_extra_state(self, state):
+        self.hidden = state["hidden"]
+
+
+def shuffled_loader(batch_size, seed):
+    return DataLoader(TensorDataset(X, Y), batch_size=batch_size, shuffle=True, drop_last=True)
+
+
+def ragged_buckets(batch_size, seed):
+    """Two buckets, each cut into full batches and a smaller one, in an order of the pass: six of the seven."""
+    buckets = torch.split(torch.randperm(50), [21, 29])
+    pieces = [piece for bucket in buckets for piece in torch.split(bucket, batch_size)]
+    random.shuffle(pieces)
+    yield from ((X[piece], Y[piece]) for piece in pieces[1:])
+
+
+def endless_stream(batch_size, seed):
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        now = torch.randint(50, (batch_size,), generator=generator)
+        yield X[now], Y[now]
+
+
+def noisy_total(model, batch):
+    return noisy_loss(model, batch).sum(), len(batch[1])
+
+
+def adam(parameters, trial):
+    return torch.optim.Adam(parameters, lr=trial.learning_rate)
+
+
+def one_cycle(optimizer, trial):
+    return lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=trial.planned_steps)
+
+
+def milestones(optimizer, trial):
+    return lr_scheduler.MultiStepLR(optimizer, [4, 11, 20], gamma=0.5)
+
+
+def warm_up_then_cosine(optimizer, trial):
+    warm_up = 40 // trial.batch_size
+    parts = [
+        lr_scheduler.LinearLR(optimizer, 0.1, total_iters=warm_up),
+        lr_scheduler.CosineAnnealingLR(optimizer, trial.planned_steps - warm_up),
+    ]
+    return lr_scheduler.SequentialLR(optimizer, parts, [warm_up])
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "tensors, sgd": {"schedule": one_cycle},
+    "tensors, adam": {"optimizer": adam, "schedule": milestones},
+    "dataset, sgd": {"data": Augmented(), "schedule": one_cycle},
+    "dataset, adam": {"data": Augmented(), "optimizer": adam, "schedule": milestones},
+    "shuffled loader": {"data": shuffled_loader, "train_examples": 50},
+    "ragged buckets": {"data": ragged_buckets, "train_examples": 50, "loss": noisy_total},
+    "endless stream": {"data": endless_stream, "train_examples": 50},
+    "averaged weights": {"averaging_examples": 60.0},
+    "clipping": {"max_gradient_norm": 0.1},
+    "bfloat16": {"autocast": "bfloat16"},
+    "float16": {"autocast": "float16", "max_gradient_norm": 0.1, "averaging_examples": 60.0},
+    "hidden state": {"model": Carrying},
+    "hidden state, averaged": {
+        "model": Carrying,
+        "averaging_examples": 60.0,
+        "data": ragged_buckets,
+        "train_examples": 50,
+        "loss": noisy_total,
+    },
+    "planned length": {"optimizer": adam, "schedule": warm_up_then_cosine},
 }
+KILLED = Trial(8, 0.05, 11, 200)
+"""Short, as there are many cases: four epochs and a step."""
+
 PLACES = {"mid epoch": 9, "end of an epoch": 12}
-CASES = list(itertools.product(DATA, TRAINING))
 
 
-def noisy_run(data: str, training: str, state: bytes | None = None):
-    optimizer, schedule = TRAINING[training]
-    work = workload(model=noisy_network, data=DATA[data], loss=noisy_loss, optimizer=optimizer, schedule=schedule)
-    return WorkloadRunner(work).start(TRIAL, state)
+def noisy_run(case: str, state: bytes | None = None):
+    work = workload(**{"model": noisy_network, "loss": noisy_loss, **CASES[case]})
+    return WorkloadRunner(work).start(KILLED, state)
 
 
 def state_file(folder: Path, *words: str) -> Path:
@@ -129,11 +209,11 @@ def save_all_and_die(folder: Path) -> None:
     """What the first process does."""
     torch.set_num_threads(1)
     for case in CASES:
-        run = noisy_run(*case)
+        run = noisy_run(case)
         for place, step in PLACES.items():
             while run.advance().step < step:
                 pass
-            state_file(folder, *case, place).write_bytes(run.save())
+            state_file(folder, case, place).write_bytes(run.save())
     os._exit(9)
 
 
@@ -142,9 +222,9 @@ def continue_all(folder: Path) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(999)  # a new process has other random streams
     for case, place in itertools.product(CASES, PLACES):
-        run = noisy_run(*case, state_file(folder, *case, place).read_bytes())
+        run = noisy_run(case, state_file(folder, case, place).read_bytes())
         points = [dataclasses.asdict(point) for point in finish(run)]
-        torch.save({"points": points, "state": run.save()}, state_file(folder, *case, place, "end"))
+        torch.save({"points": points, "state": run.save()}, state_file(folder, case, place, "end"))
 
 
 def in_a_new_process(call: str, folder: Path) -> int:
@@ -164,8 +244,8 @@ def continued(tmp_path_factory) -> Path:
 
 
 @functools.cache
-def uninterrupted(data: str, training: str):
-    run = noisy_run(data, training)
+def uninterrupted(case: str):
+    run = noisy_run(case)
     return timeless(finish(run)), read_state(run.save())
 
 
@@ -193,32 +273,58 @@ def differences(one: Any, other: Any, path: str = "state") -> list[str]:
 
 
 def test_the_places_of_the_saves_are_what_they_are_called():
-    steps_an_epoch = len(X) // TRIAL.batch_size
-    rungs = curves.rungs_in_steps(480, TRIAL.batch_size)
+    steps_an_epoch = len(X) // KILLED.batch_size
+    rungs = curves.rungs_in_steps(200, KILLED.batch_size)
     assert all(step in rungs for step in PLACES.values())
     assert PLACES["mid epoch"] % steps_an_epoch != 0
     assert PLACES["end of an epoch"] % steps_an_epoch == 0
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize(("data", "training"), CASES)
-def test_a_run_that_was_killed_goes_on_to_the_bit_in_a_new_process(continued, data, training, place):
-    points, state = uninterrupted(data, training)
-    end = torch.load(state_file(continued, data, training, place, "end"), weights_only=True)
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_that_was_killed_goes_on_to_the_bit_in_a_new_process(continued, case, place):
+    points, state = uninterrupted(case)
+    end = torch.load(state_file(continued, case, place, "end"), weights_only=True)
     left = [Point(**point) for point in end["points"]]
 
     assert timeless(left) == [point for point in points if point.step > PLACES[place]]
     assert differences(state, read_state(end["state"])) == []
 
 
-def test_every_random_stream_and_buffer_took_part_in_what_was_continued():
-    run = noisy_run("tensors", "adam")
+TAKES_PART = {
+    "tensors, adam": ("python", "numpy", "random.torch", "model.1.running_mean", "optimizer.state", "schedule"),
+    "ragged buckets": ("done_in_epoch", "random.torch", "model"),
+    "averaged weights": ("update.average.module.0.weight", "update.average.module.1.running_mean"),
+    "float16": ("update.scaler._growth_tracker", "update.average.n_averaged"),
+    "hidden state": ("model._extra_state.hidden",),
+    "planned length": ("schedule._schedulers",),
+}
+
+
+@pytest.mark.parametrize(("case", "parts"), TAKES_PART.items(), ids=TAKES_PART.keys())
+def test_what_a_case_is_about_took_part_in_what_was_continued(case, parts):
+    run = noisy_run(case)
     run.advance()
     before = read_state(run.save())
     run.advance()
     changed = " ".join(differences(before, read_state(run.save())))
-    for part in ("python", "numpy", "random.torch", "model.1.running_mean", "optimizer.state", "schedule"):
+    for part in parts:
         assert part in changed
+
+
+def augmented_loader(batch_size, seed):
+    """A loader whose examples are different each time they are read."""
+    return DataLoader(Augmented(), batch_size=batch_size, shuffle=True, drop_last=True)
+
+
+def test_a_loader_that_augments_goes_on_to_the_bit():
+    runner = WorkloadRunner(workload(data=augmented_loader, train_examples=50))
+    whole = timeless(finish(runner.start(TRIAL)))
+    for points in (5, 9):
+        run = runner.start(TRIAL)
+        for _ in range(points):
+            run.advance()
+        assert timeless(finish(runner.start(TRIAL, run.save()))) == whole[points:]
 
 
 def test_training_seconds_go_on_from_where_they_were():
@@ -351,44 +457,6 @@ def test_a_diverging_run_goes_on_with_what_is_not_finite():
     assert curves.diverged(points)
 
 
-# --------------------------------------------------------------------------------------------------------- evaluation
-
-
-def evaluated(**changes: Any) -> tuple[list[int], Point]:
-    """Which validation examples the first evaluation sees, and what it finds."""
-    numbers: list[int] = []
-
-    def metric(model, batch):
-        numbers.extend(batch[1].tolist())
-        return per_example(model, (batch[0], batch[1] % 2)), batch[1].float()
-
-    numbered = (VALID[0], torch.arange(20))
-    work = workload(**{"valid": numbered, "metric": metric, **changes})
-    return numbers, begin(work).advance()
-
-
-@pytest.mark.parametrize("size", [1, 3, 20, 1000])
-def test_evaluation_sees_every_example_once_and_its_batch_size_does_not_matter(size):
-    numbers, point = evaluated(evaluation_batch_size=size)
-    assert numbers == list(range(20))
-    assert point.valid_metric == pytest.approx(9.5)
-    assert point.valid_loss == pytest.approx(evaluated()[1].valid_loss, rel=1e-6)
-
-
-def test_evaluation_of_much_data_uses_one_fixed_subset():
-    numbers, point = evaluated(evaluation_examples=7)
-    assert len(set(numbers)) == 7
-    assert point.valid_metric == pytest.approx(np.mean(numbers))
-    again, _ = evaluated(evaluation_examples=7, evaluation_batch_size=2)
-    assert again == numbers
-
-
-def test_a_dataset_is_evaluated_like_its_tensors():
-    numbers, point = evaluated(valid=TensorDataset(VALID[0], torch.arange(20)), evaluation_batch_size=6)
-    assert numbers == list(range(20))
-    assert point.valid_loss == pytest.approx(evaluated()[1].valid_loss, rel=1e-6)
-
-
 def test_evaluation_is_in_evaluation_mode_and_without_gradients_and_training_in_training_mode():
     modes = []
 
@@ -416,19 +484,6 @@ def test_a_part_that_the_model_keeps_in_evaluation_mode_stays_there():
     assert torch.equal(run.model[0].running_mean, torch.zeros(4))
 
 
-def test_an_evaluation_that_draws_gives_the_same_whatever_the_process_drew_before():
-    def metric(model, batch):
-        losses, right = loss_and_accuracy(model, batch)
-        return losses, right + torch.rand(len(right)) + random.random()
-
-    torch.manual_seed(0)
-    random.seed(0)
-    one = finish(begin(workload(metric=metric)))
-    torch.rand(3)
-    random.random()
-    assert timeless(finish(begin(workload(metric=metric)))) == timeless(one)
-
-
 def drawing_metric(model, batch):
     torch.rand(1)
     return loss_and_accuracy(model, batch)
@@ -445,31 +500,6 @@ def test_a_run_leaves_the_random_streams_of_the_process_alone(metric):
 
 
 # ------------------------------------------------------------------------------------------------- what may go wrong
-
-
-WRONG_METRICS = {
-    "one number": (lambda model, batch: loss_and_accuracy(model, batch)[1].mean(), r"metric\(.*\) returned \(\)"),
-    "a column": (lambda model, batch: model(batch[0]), r"metric\(model, batch\) returned \(20, 2\) in evaluation"),
-    "a float": (lambda model, batch: 0.5, r"metric\(model, batch\) returned float in evaluation"),
-    "too few": (lambda model, batch: loss_and_accuracy(model, batch)[1][:1], r"metric\(model, batch\) returned \(1,\)"),
-    "a mean loss": (
-        lambda model, batch: (per_example(model, batch).mean(), loss_and_accuracy(model, batch)[1]),
-        r"loss\(model, batch\) returned \(\) in evaluation",
-    ),
-}
-
-
-@pytest.mark.parametrize(("metric", "message"), WRONG_METRICS.values(), ids=WRONG_METRICS.keys())
-def test_a_metric_of_a_wrong_shape_is_told_what_it_returned(metric, message):
-    run = begin(workload(metric=metric))
-    with pytest.raises(WorkloadError, match=message + r"(.|\n)*shape \[batch_size\]"):
-        run.advance()
-
-
-def test_a_loss_of_a_wrong_shape_is_refused_in_evaluation_already():
-    run = begin(workload(metric=None, direction="min", loss=lambda model, batch: per_example(model, batch).mean()))
-    with pytest.raises(WorkloadError, match=r"loss\(model, batch\) returned \(\) in evaluation"):
-        run.advance()
 
 
 def test_a_loss_of_a_wrong_shape_is_refused_in_training():
@@ -550,6 +580,25 @@ def test_an_error_while_steps_are_timed_says_so():
     runner = WorkloadRunner(workload(loss=raises(ValueError, "nineteen")))
     with pytest.raises(WorkloadError, match=r"raised ValueError: nineteen \(while measuring step times\)"):
         list(runner.step_times([8], rounds=1))
+
+
+def test_the_steps_that_are_timed_update_the_weights_at_every_size():
+    updates: dict[int, set[bool]] = {}
+    timed: list[int] = []
+
+    class Counting(torch.optim.SGD):
+        def step(self, closure=None):
+            moved = any(p.grad is not None for group in self.param_groups for p in group["params"])
+            updates.setdefault(timed[-1], set()).add(moved)
+            return super().step(closure)
+
+    def loss(model, batch):
+        timed.append(len(batch[1]))
+        return per_example(model, batch)
+
+    work = workload(loss=loss, optimizer=lambda parameters, trial: Counting(parameters, lr=trial.learning_rate))
+    assert len(list(WorkloadRunner(work).step_times([4, 8, 16], rounds=1))) == 3
+    assert updates == {4: {True}, 8: {True}, 16: {True}}
 
 
 def test_a_device_that_is_not_there_is_refused_by_name():

@@ -11,12 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from rightbatch.errors import WorkloadError
 from rightbatch.records import Trial
-from rightbatch.stepping import Stepper, check_losses, is_memory_error
-from rightbatch.streams import RandomStreams
+from rightbatch.stepping import Stepper, is_memory_error
 from rightbatch.workload import Workload
 
 GENERATOR = torch.Generator().manual_seed(5)
@@ -138,18 +137,125 @@ def test_the_mean_of_double_precision_losses_is_taken_in_double_precision(batch_
     assert_same_parameters(stepper.model, model, 1e-12)
 
 
-def seen(steps_and_sizes, seed, batch_size, examples=23):
+# ------------------------------------------------------------------------------------------------- the kinds of losses
+
+KINDS = {
+    "per example": per_example,
+    "total": lambda model, batch: (per_example(model, batch).sum(), len(batch[1])),
+    "mean": lambda model, batch: per_example(model, batch).mean(),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
+@pytest.mark.parametrize("batch_size", [1, 7, 50])
+def test_every_kind_of_loss_is_the_loop_by_hand(kind, batch_size):
+    work = workload(loss=kind)
+    trial = work.complete(Trial(batch_size, 0.05, 3))
+    torch.manual_seed(1)
+    stepper = Stepper(work, trial)
+    train_loss = stepper.run(20)
+    torch.manual_seed(1)
+    model, losses = by_hand(workload(), X, Y, trial, 20)
+
+    assert_same_parameters(stepper.model, model, 1e-12)
+    assert train_loss == pytest.approx(np.mean(losses), rel=1e-12)
+
+
+TEXTS = torch.randint(1, 6, (40, 7), generator=torch.Generator().manual_seed(8))
+LENGTHS = 1 + torch.arange(40) % 7
+
+
+def next_tokens(model, batch):
+    """The loss of every next token, and which of them are within their text: both `[batch_size, 6]`."""
+    texts, lengths = batch
+    losses = nn.functional.cross_entropy(model(texts[:, :-1]).transpose(1, 2), texts[:, 1:], reduction="none")
+    return losses, torch.arange(1, 7) <= lengths[:, None]
+
+
+def masked_total(model, batch):
+    losses, kept = next_tokens(model, batch)
+    return (losses * kept).sum(), kept.sum()
+
+
+def test_masked_tokens_are_a_loop_by_hand_over_single_tokens():
+    work = workload(
+        data=(TEXTS, LENGTHS),
+        loss=masked_total,
+        model=lambda: nn.Sequential(nn.Embedding(6, 4), nn.Linear(4, 6)).double(),
+    )
+    torch.manual_seed(1)
+    stepper = Stepper(work, work.complete(Trial(10, 0.1, 0)))
+    train_loss = stepper.run(8)
+
+    torch.manual_seed(1)
+    model = work.model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    order = torch.Generator().manual_seed(0)
+    means = []
+    for _ in range(2):
+        for now in torch.randperm(40, generator=order).reshape(4, 10).tolist():
+            losses = []
+            for k in now:
+                for place in range(1, min(int(LENGTHS[k]), 6) + 1):
+                    log_shares = torch.log_softmax(model(TEXTS[k, place - 1]), dim=0)
+                    losses.append(-log_shares[TEXTS[k, place]])
+            optimizer.zero_grad()
+            mean = sum(losses) / len(losses)
+            mean.backward()
+            optimizer.step()
+            means.append(mean.item())
+
+    assert_same_parameters(stepper.model, model, 1e-10)
+    assert train_loss == pytest.approx(np.mean(means), rel=1e-10)
+
+
+def ragged(batch_size, seed):
+    """A pass in batches of the size and one smaller one, which a loader may give."""
+    order = torch.randperm(50, generator=torch.Generator().manual_seed(seed))
+    return [(X[now], Y[now]) for now in torch.split(order, batch_size)]
+
+
+@pytest.mark.parametrize("kind", ["per example", "total", "mean"])
+def test_the_ragged_batches_of_a_loader_are_a_loop_by_hand(kind):
+    work = workload(data=ragged, train_examples=50, loss=KINDS[kind])
+    torch.manual_seed(1)
+    stepper = Stepper(work, work.complete(Trial(8, 0.05, 3)))
+    train_loss = stepper.run(17)
+
+    torch.manual_seed(1)
+    model = network()
+    optimizer = OPTIMIZERS["sgd with momentum"](model.parameters(), Trial(8, 0.05, 3))
+    seeds = torch.Generator().manual_seed(3)
+    batches = [batch for _ in range(3) for batch in ragged(8, int(torch.randint(1 << 31, (), generator=seeds)))]
+    losses = []
+    for inputs, labels in batches[:17]:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(inputs), labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+
+    assert {len(labels) for _, labels in batches} == {8, 2}
+    assert_same_parameters(stepper.model, model, 1e-12)
+    assert train_loss == pytest.approx(np.mean(losses), rel=1e-12)
+
+
+# ------------------------------------------------------------------------------------------------ the place in the data
+
+
+def seen(steps_and_sizes, seed, batch_size, data=None, examples=23):
     """The examples that a stepper saw, step by step, each stretch in a new stepper that took over the state."""
     reads: list[list[int]] = []
 
     def loss(model, batch):
         reads.append(batch[:, 0].long().tolist())
-        return model(batch)[:, 0]
+        return model(batch)[:, 0].mean()
 
     work = Workload(
         name="order",
         model=lambda: nn.Linear(1, 1),
-        data=torch.arange(float(examples)).unsqueeze(1),
+        data=torch.arange(float(examples)).unsqueeze(1) if data is None else data,
+        train_examples=examples,
         valid=torch.zeros(1, 1),
         loss=loss,
         optimizer=lambda parameters, trial: torch.optim.SGD(parameters, lr=1e-6),
@@ -182,6 +288,44 @@ def test_a_state_may_be_cut_anywhere_without_losing_the_place_in_the_data(batch_
     assert seen(cuts, seed, batch_size) == seen([sum(cuts)], seed, batch_size)
 
 
+def shuffled_loader(batch_size, seed):
+    """Its order comes from the process's generator, as most people write it."""
+    examples = torch.arange(23.0).unsqueeze(1)
+    return DataLoader(examples, batch_size=batch_size, shuffle=True)
+
+
+def ragged_buckets(batch_size, seed):
+    pieces = [list(bucket[k : k + batch_size]) for bucket in (range(9), range(9, 23)) for k in range(0, 14, batch_size)]
+    pieces = [piece for piece in pieces if piece]
+    random.Random(seed).shuffle(pieces)
+    yield from (torch.tensor(piece, dtype=torch.float32).unsqueeze(1) for piece in pieces)
+
+
+def endless_stream(batch_size, seed):
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield torch.randint(1000, (batch_size, 1), generator=generator).float()
+
+
+@pytest.mark.parametrize("loader", [shuffled_loader, ragged_buckets, endless_stream])
+@settings(derandomize=True, deadline=None, max_examples=20)
+@given(batch_size=st.integers(1, 23), cuts=st.lists(st.integers(1, 20), min_size=1, max_size=4), seed=st.integers(0, 9))
+def test_a_state_may_be_cut_anywhere_in_a_loader_too(loader, batch_size, cuts, seed):
+    torch.manual_seed(0)
+    whole = seen([sum(cuts)], seed, batch_size, loader)
+    torch.manual_seed(1)
+    assert seen(cuts, seed, batch_size, loader) == whole
+
+
+def test_a_pass_of_a_loader_shows_every_example_once_and_the_next_in_another_order():
+    for loader in (shuffled_loader, ragged_buckets):
+        steps = len(list(loader(5, 0)))
+        reads = seen([3 * steps], 0, 5, loader)
+        passes = [[k for read in reads[start : start + steps] for k in read] for start in (0, steps, 2 * steps)]
+        assert all(sorted(one) == list(range(23)) for one in passes)
+        assert passes[0] != passes[1] != passes[2]
+
+
 def test_another_seed_is_another_order_and_the_same_seed_the_same():
     assert seen([10], 0, 4) == seen([10], 0, 4)
     assert seen([10], 0, 4) != seen([10], 1, 4)
@@ -199,13 +343,16 @@ def test_a_batch_larger_than_the_data_is_refused_and_one_as_large_is_not():
 
 
 WRONG_LOSSES = {
-    "one number": (lambda model, batch: per_example(model, batch).mean(), r"returned shape \(\) for a batch of 5"),
     "a column": (lambda model, batch: per_example(model, batch)[:, None], r"returned shape \(5, 1\) for a batch of 5"),
     "too few": (lambda model, batch: per_example(model, batch)[1:], r"returned shape \(4,\) for a batch of 5"),
     "detached": (lambda model, batch: per_example(model, batch).detach(), r"losses without a gradient"),
     "classes": (lambda model, batch: model(batch[0]).argmax(dim=1), r"losses without a gradient"),
     "a list": (lambda model, batch: list(per_example(model, batch)), r"returned a list"),
     "nothing": (lambda model, batch: None, r"returned a NoneType"),
+    "no weight": (
+        lambda model, batch: (per_example(model, batch).sum(), 0),
+        r"a total with the weight 0, which must be",
+    ),
 }
 
 
@@ -214,13 +361,6 @@ def test_a_loss_that_breaks_its_contract_is_told_what_it_returned(loss, message)
     work = workload(loss=loss)
     stepper = Stepper(work, work.complete(Trial(5, 0.1, 0)))
     with pytest.raises(WorkloadError, match=message + r".*shape \[batch_size\]"):
-        stepper.run(1)
-
-
-def test_a_scalar_loss_is_refused_even_at_batch_size_one():
-    work = workload(loss=lambda model, batch: per_example(model, batch).mean())
-    stepper = Stepper(work, work.complete(Trial(1, 0.1, 0)))
-    with pytest.raises(WorkloadError, match=r"returned shape \(\) for a batch of 1"):
         stepper.run(1)
 
 
@@ -240,10 +380,6 @@ def test_an_error_of_backward_that_is_not_the_losses_fault_is_left_alone():
         stepper.run(1)
 
 
-def test_good_losses_pass_the_check():
-    check_losses(torch.ones(3, requires_grad=True) * 2, 3)
-
-
 def test_memory_errors_are_told_from_others():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 50, dtype=torch.uint8)  # more than the address space: the CPU allocator's own words
@@ -251,60 +387,6 @@ def test_memory_errors_are_told_from_others():
     assert is_memory_error(MemoryError())
     assert is_memory_error(torch.OutOfMemoryError("CUDA out of memory."))
     assert not is_memory_error(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-
-
-def draws() -> list[float]:
-    # Three of NumPy's Gaussians: it makes them in pairs and keeps one back, which belongs to the state.
-    gaussians = np.random.randn(3).tolist()  # noqa: NPY002
-    return [random.random(), random.gauss(0, 1), *gaussians, *torch.rand(2).tolist()]
-
-
-def seed_the_process(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-    torch.manual_seed(seed)
-
-
-def test_streams_of_one_seed_draw_what_a_seeded_process_draws_whoever_draws_in_between():
-    seed_the_process(7)
-    expected = [draws() for _ in range(4)]
-
-    one, other = RandomStreams(7), RandomStreams(8)
-    found = []
-    for _ in range(4):
-        with one.active():
-            found.append(draws())
-        draws()
-        with other.active():
-            draws()
-    assert found == expected
-    assert len({tuple(d) for d in expected}) == 4
-
-
-def test_streams_leave_the_process_as_they_found_it():
-    seed_the_process(1)
-    expected = [draws(), draws()]
-    seed_the_process(1)
-    first = draws()
-    streams = RandomStreams(9)
-    with streams.active():
-        draws()
-    with pytest.raises(ValueError, match="inside"), streams.active():
-        raise ValueError("inside")
-    assert [first, draws()] == expected
-
-
-def test_streams_go_on_where_their_state_was_taken():
-    streams = RandomStreams(3)
-    with streams.active():
-        draws()
-    state = streams.state()
-    with streams.active():
-        expected = draws()
-    other = RandomStreams(4)
-    other.load(state)
-    with other.active():
-        assert draws() == expected
 
 
 def test_the_length_of_a_stretch_changes_nothing_but_the_mean_that_is_told():

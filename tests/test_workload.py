@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from rightbatch.engine import WorkloadRunner
 from rightbatch.errors import WorkloadError
 from rightbatch.records import Settings, Trial
 from rightbatch.workload import Workload
@@ -45,11 +46,17 @@ def workload(**changes) -> Workload:
 
 
 @pytest.mark.parametrize("what", ["data", "valid", "test"])
-def test_not_a_number_in_the_data_is_refused_when_the_workload_is_made(what):
+def test_not_a_number_in_the_data_is_refused_before_anything_is_trained(what):
     bad = X.clone()
     bad[7, 0] = math.nan
-    with pytest.raises(WorkloadError, match=rf"Tensor 0 of {what} has values that are not finite .* example 7"):
-        workload(**{what: (bad, Y)})
+    made = workload(**{what: (bad, Y)})
+    for refused in (made.check_finite, lambda: WorkloadRunner(made)):
+        with pytest.raises(WorkloadError, match=rf"Tensor 0 of {what} has values that are not finite .* example 7"):
+            refused()
+
+
+def test_finite_data_passes():
+    workload(test=(X, Y)).check_finite()
 
 
 @pytest.mark.parametrize("what", ["data", "valid", "test"])
@@ -74,6 +81,43 @@ def test_a_direction_is_min_or_max_and_a_loss_never_goes_up():
         workload(direction="up")
     with pytest.raises(WorkloadError, match=r"direction='max' without a metric"):
         workload(direction="max")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metric_on": "epoch"}, r"metric_on is 'batch' or 'set', got 'epoch'"),
+        ({"autocast": "half"}, r"autocast is None or 'bfloat16' or 'float16', got 'half'"),
+        ({"max_gradient_norm": 0}, r"max_gradient_norm is a positive number, got 0\. Leave it out"),
+        ({"max_gradient_norm": -1.0}, r"max_gradient_norm is a positive number, got -1\.0"),
+        ({"averaging_examples": math.nan}, r"averaging_examples is a positive number, got nan"),
+        ({"train_examples": 0}, r"train_examples is a positive number, got 0"),
+        ({"planned_examples": -5}, r"planned_examples is a positive number, got -5"),
+    ],
+)
+def test_a_value_that_a_field_cannot_have_is_refused_with_what_it_can(change, message):
+    with pytest.raises(WorkloadError, match=message):
+        workload(**change)
+
+
+def loader(batch_size, seed):
+    raise AssertionError("a loader is not called to make a workload or to tell of it")
+
+
+def test_a_loader_must_say_how_many_examples_a_pass_has():
+    with pytest.raises(WorkloadError, match=r"data is a function, .* not known\. Say train_examples="):
+        workload(data=loader)
+    with pytest.raises(WorkloadError, match=r"data is a int\. Give a tensor"):
+        workload(data=5, train_examples=10)
+
+
+def test_the_facts_of_loaders_are_what_the_person_said():
+    given = workload(data=loader, valid=loader, test=loader, train_examples=30, evaluation_examples=7)
+    facts = given.facts()
+    assert (facts.train_examples, facts.valid_examples, facts.planned_examples) == (30, 7, 600)
+    assert given.complete(Trial(4, 0.1, 2)).planned_examples == 600
+    assert (len(given.source("data")), len(given.source("valid"))) == (30, 0)
+    given.check_finite()
 
 
 def test_an_unknown_setting_is_refused_with_the_known_ones():
@@ -148,6 +192,24 @@ def test_the_source_hash_changes_with_the_training_code_and_with_nothing_else():
     ]
     assert {w.facts().source for w in same} == {base.facts().source}
     assert len({base.facts().source, *(w.facts().source for w in other)}) == 1 + len(other)
+
+
+def other_loader(batch_size, seed):
+    return [torch.zeros(batch_size, 2)]
+
+
+def test_the_source_hash_changes_with_the_code_of_a_loader():
+    hashes = {workload(data=d, train_examples=3).facts().source for d in (loader, other_loader)}
+    assert len(hashes) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"max_gradient_norm": 1.0}, {"averaging_examples": 50.0}, {"autocast": "bfloat16"}],
+    ids=lambda change: next(iter(change)),
+)
+def test_the_source_hash_changes_with_the_way_of_training(change):
+    assert workload(**change).facts().source != workload().facts().source
 
 
 def test_a_dataset_counts_its_examples():

@@ -1,40 +1,57 @@
-"""Data as batches: tensors are indexed directly, datasets go through a `DataLoader`."""
+"""Data as batches: tensors are indexed, datasets go through a `DataLoader`, loaders are a person's own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, islice
 from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader
 
 from rightbatch.errors import WorkloadError
+from rightbatch.streams import RandomStreams
 
 GATHER_EXAMPLES = 2048
 """Tensors are gathered in chunks of about this many examples: one large gather is cheaper than many small ones."""
 
 
 class Source(Protocol):
-    """Data that is read in batches, in a given order."""
+    """Data that is read in batches on a device."""
 
     def __len__(self) -> int:
-        """The number of examples."""
+        """The number of examples; 0 where it is not known."""
 
-    def batches(self, order: torch.Tensor, batch_size: int) -> Iterator[Any]:
-        """Full batches of `batch_size` examples in that order (indices, shape `[n]`); what is left over is dropped."""
+    def epoch(self, batch_size: int, generator: torch.Generator, skip: int = 0) -> Iterator[Any]:
+        """The full batches of one pass in an order drawn from the generator, but for the first `skip` of them."""
 
-    def all_batches(self, order: torch.Tensor, batch_size: int) -> Iterator[Any]:
-        """Batches in that order, the last one possibly smaller: for evaluation."""
+    def fixed(self, examples: int, batch_size: int) -> Iterator[Any]:
+        """The same batches each time, at most about so many examples, the last batch possibly smaller: to evaluate."""
 
 
 def as_source(
-    data: Any, *, device: torch.device, collate: Callable[[list[Any]], Any] | None = None, name: str = "data"
+    data: Any,
+    *,
+    device: torch.device,
+    collate: Callable[[list[Any]], Any] | None = None,
+    name: str = "data",
+    examples: int = 0,
 ) -> Source:
-    """What a person gives as data, ready to be read. Raises `WorkloadError` for what is not data."""
+    """What a person gives as data, ready to be read. Raises `WorkloadError` for what is not data.
+
+    `examples` is how many a function `(batch_size, seed) -> loader` gives in a pass, where the person said so.
+    """
+    if is_loader(data):
+        return LoaderSource(data, device, examples, name)
     length = check_data(data, name)
     if _tensors(data) is not None:
         return TensorSource(data, device, length)
     return DatasetSource(data, device, collate)
+
+
+def is_loader(data: Any) -> bool:
+    """Whether data is a function `(batch_size, seed) -> loader`."""
+    return callable(data) and not isinstance(data, torch.Tensor) and not hasattr(data, "__getitem__")
 
 
 def check_data(data: Any, name: str) -> int:
@@ -56,8 +73,8 @@ def check_data(data: Any, name: str) -> int:
         hasattr(data, "__getitem__") and hasattr(data, "__len__")
     ):
         raise WorkloadError(
-            f"{name} is a {type(data).__name__}. Give a tensor, a tuple or dict of tensors, or a dataset with "
-            f"__len__ and __getitem__."
+            f"{name} is a {type(data).__name__}. Give a tensor, a tuple or dict of tensors, a dataset with "
+            f"__len__ and __getitem__, or a function (batch_size, seed) -> loader."
         )
     else:
         length = len(data)
@@ -93,11 +110,15 @@ class TensorSource:
     def __len__(self) -> int:
         return self._length
 
-    def batches(self, order: torch.Tensor, batch_size: int) -> Iterator[Any]:
-        full = len(order) // batch_size * batch_size
-        return self.all_batches(order[:full], batch_size)
+    def epoch(self, batch_size: int, generator: torch.Generator, skip: int = 0) -> Iterator[Any]:
+        full = self._length // batch_size * batch_size
+        order = torch.randperm(self._length, generator=generator)
+        return self._read(order[skip * batch_size : full], batch_size)
 
-    def all_batches(self, order: torch.Tensor, batch_size: int) -> Iterator[Any]:
+    def fixed(self, examples: int, batch_size: int) -> Iterator[Any]:
+        return self._read(fixed_subset(self._length, examples), batch_size)
+
+    def _read(self, order: torch.Tensor, batch_size: int) -> Iterator[Any]:
         if len(order) == 0:  # splitting nothing would give one empty batch
             return
         chunk = max(1, GATHER_EXAMPLES // batch_size) * batch_size
@@ -124,11 +145,12 @@ class DatasetSource:
     def __len__(self) -> int:
         return len(self._data)
 
-    def batches(self, order: torch.Tensor, batch_size: int) -> Iterator[Any]:
-        return self._read(order, batch_size, drop_last=True)
+    def epoch(self, batch_size: int, generator: torch.Generator, skip: int = 0) -> Iterator[Any]:
+        order = torch.randperm(len(self), generator=generator)
+        return self._read(order[skip * batch_size :], batch_size, drop_last=True)
 
-    def all_batches(self, order: torch.Tensor, batch_size: int) -> Iterator[Any]:
-        return self._read(order, batch_size, drop_last=False)
+    def fixed(self, examples: int, batch_size: int) -> Iterator[Any]:
+        return self._read(fixed_subset(len(self), examples), batch_size, drop_last=False)
 
     def _read(self, order: torch.Tensor, batch_size: int, *, drop_last: bool) -> Iterator[Any]:
         loader = DataLoader(
@@ -142,6 +164,49 @@ class DatasetSource:
         if self._device.type == "cpu":
             return iter(loader)
         return (_to(batch, self._device) for batch in loader)
+
+
+class LoaderSource:
+    """A person's own function `(batch_size, seed) -> loader`, called once a pass with a seed of its own."""
+
+    def __init__(self, make: Callable[[int, int], Iterable[Any]], device: torch.device, examples: int, name: str):
+        self._make, self._device, self._examples, self._name = make, device, examples, name
+
+    def __len__(self) -> int:
+        return self._examples
+
+    def epoch(self, batch_size: int, generator: torch.Generator, skip: int = 0) -> Iterator[Any]:
+        return self._read(batch_size, int(torch.randint(1 << 31, (), generator=generator)), skip)
+
+    def fixed(self, examples: int, batch_size: int) -> Iterator[Any]:
+        return islice(self._read(batch_size, 0), -(-examples // batch_size))
+
+    def _read(self, batch_size: int, seed: int, skip: int = 0) -> Iterator[Any]:
+        nothing = object()
+        # A loader draws its order when it starts, often from the process's generators: here from streams of the pass,
+        # so that a run that goes on in the middle of a pass meets the same batches, and has drawn nothing by skipping.
+        with RandomStreams(seed).active():
+            batches = iter(self._make(batch_size, seed))
+            first = next(batches, nothing)
+            for _ in range(skip - 1):
+                next(batches, nothing)
+        if skip:  # as in the run that was not interrupted: after the first, batches draw from the run's own streams
+            first = next(batches, nothing)
+        if first is nothing and not skip:  # else the pass after it would begin at once, and so on for ever
+            raise WorkloadError(
+                f"{self._name}(batch_size={batch_size}, seed={seed}) gave no batch. A loader gives at least one a pass: "
+                f"is there less data than one batch, with drop_last?"
+            )
+        if first is not nothing:
+            for batch in chain((first,), batches):
+                yield batch if self._device.type == "cpu" else _to(batch, self._device)
+
+
+def fixed_subset(length: int, examples: int) -> torch.Tensor:
+    """Indices of at most so many examples: the same ones for every run, shape `[n]`."""
+    if length <= examples:
+        return torch.arange(length)
+    return torch.randperm(length, generator=torch.Generator().manual_seed(0))[:examples]
 
 
 def _to(batch: Any, device: torch.device) -> Any:

@@ -5,33 +5,41 @@ from __future__ import annotations
 import io
 import platform
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from rightbatch import curves
-from rightbatch.batches import Source, TensorSource
-from rightbatch.errors import InputError, RightbatchError, WorkloadError
+from rightbatch.batches import Source
+from rightbatch.errors import InputError, RightbatchError, StateError, WorkloadError
+from rightbatch.evaluation import Evaluator
+from rightbatch.machine import processor
 from rightbatch.measure.step_time import measure_step_times
 from rightbatch.records import Environment, Point, StepTime, Stop, StopReason, Trial, WorkloadFacts
 from rightbatch.stepping import Stepper, is_memory_error
 from rightbatch.streams import RandomStreams
+from rightbatch.weights import Keep, KeptWeights
 from rightbatch.workload import Workload
 
 
 class WorkloadRunner:
-    """Starts runs of a `Workload` in this process."""
+    """Starts runs of a `Workload` in this process. `keep_models` says which weights a run can write."""
 
-    def __init__(self, workload: Workload) -> None:
-        self.workload = workload
+    def __init__(self, workload: Workload, keep_models: Keep = "none") -> None:
+        self.workload, self._keep = workload, keep_models
+        workload.check_finite()
         self._facts = workload.facts()
         # Read once and shared by all runs: on a device, the data is moved there once.
         self._data = workload.source("data")
         self._valid = Evaluator(workload, workload.source("valid"))
         self._test = Evaluator(workload, workload.source("test")) if workload.test is not None else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return WorkloadRunner, (self.workload, self._keep)
 
     @property
     def facts(self) -> WorkloadFacts:
@@ -44,19 +52,21 @@ class WorkloadRunner:
         return Environment(
             device=name,
             threads=torch.get_num_threads(),
-            precision=str(torch.get_default_dtype()).removeprefix("torch."),
-            processor=_processor(),
+            precision=_precision(self.workload),
+            processor=processor(),
             python=platform.python_version(),
             torch=torch.__version__,
             rightbatch=version("rightbatch"),
         )
 
     def offers(self, trial: Trial) -> bool:
-        return trial.batch_size <= self._facts.train_examples and set(trial.settings) <= set(self.workload.settings)
+        fits = trial.batch_size <= (self._facts.train_examples or trial.batch_size)
+        return fits and set(trial.settings) <= set(self.workload.settings)
 
     def start(self, trial: Trial, state: bytes | None = None) -> TrainingRun:
         """Begin a run, or go on from the state that a run of the same trial saved."""
-        run = TrainingRun(self.workload, self.workload.complete(trial), self._data, self._valid, self._test)
+        kept = KeptWeights(self._keep, self._facts)
+        run = TrainingRun(self.workload, self.workload.complete(trial), self._data, self._valid, self._test, kept)
         if state is not None:
             run.load(state)
         return run
@@ -70,9 +80,15 @@ class TrainingRun:
     """One run in progress. See `rightbatch.runner.RunInProgress` for the contract."""
 
     def __init__(
-        self, workload: Workload, trial: Trial, data: Source, valid: Evaluator, test: Evaluator | None
+        self,
+        workload: Workload,
+        trial: Trial,
+        data: Source,
+        valid: Evaluator,
+        test: Evaluator | None,
+        kept: KeptWeights,
     ) -> None:
-        self.trial = trial
+        self.trial, self._kept = trial, kept
         self._random = RandomStreams(trial.seed)
         self._valid, self._test = valid, test
         assert trial.planned_examples is not None  # `Workload.complete` sees to it
@@ -101,12 +117,12 @@ class TrainingRun:
                 train_loss = self._train(rung - stepper.step)
                 # Streams of its own, the same at every rung: a metric that draws is repeatable and disturbs nothing.
                 with RandomStreams(0).active():
-                    valid_loss, valid_metric = self._valid(stepper.model)
-                    test_metric = self._test(stepper.model)[1] if self._test else None
+                    valid_loss, valid_metric = self._valid(stepper.judged)
+                    test_metric = self._test(stepper.judged)[1] if self._test else None
         except MemoryExhausted as error:
             return Stop(StopReason.OUT_OF_MEMORY, str(error))
         self._next += 1
-        return Point(
+        point = Point(
             step=stepper.step,
             examples=stepper.step * self.trial.batch_size,
             seconds=self._seconds,
@@ -117,6 +133,8 @@ class TrainingRun:
             learning_rate=float(stepper.optimizer.param_groups[0]["lr"]),
             test_metric=test_metric,
         )
+        self._kept.see(point, stepper.judged)
+        return point
 
     def _train(self, steps: int) -> float | None:
         if steps == 0 or self._stepper is None:
@@ -137,23 +155,35 @@ class TrainingRun:
             "random": self._random.state(),
             "next": self._next,
             "seconds": self._seconds,
+            "kept": self._kept.state(),
         }
         torch.save(state, buffer)
         return buffer.getvalue()
 
     def load(self, saved: bytes) -> None:
-        """Take over what `save` gave. Only plain values and tensors are read: a state never runs code."""
+        """Take over what `save` gave. Only plain values and tensors are read: a state never runs code.
+
+        Raises `StateError` for what is not such a state, or is one of another model.
+        """
         assert self._stepper is not None, "load() after close()"
-        state: dict[str, Any] = torch.load(io.BytesIO(saved), weights_only=True)
-        self._stepper.load(state["stepper"])
-        self._random.load(state["random"])
-        self._next, self._seconds = state["next"], state["seconds"]
+        try:
+            state: dict[str, Any] = torch.load(io.BytesIO(saved), weights_only=True)
+            self._stepper.load(state["stepper"])
+            self._random.load(state["random"])
+            self._kept.load(state["kept"])
+            self._next, self._seconds = state["next"], state["seconds"]
+        except Exception as error:  # torch has no type for a damaged file or a model of another shape
+            raise StateError(f"The saved state of a run cannot be read ({type(error).__name__}: {error}).") from error
+
+    def write_weights(self, path: Path) -> bool:
+        """See `rightbatch.runner.KeepsWeights`."""
+        return self._stepper is not None and self._kept.write(path, self._stepper.judged)
 
     @property
     def model(self) -> torch.nn.Module:
-        """The model as trained so far."""
+        """The model as it is judged: as trained so far, or with averaged weights."""
         assert self._stepper is not None, "model after close()"
-        return self._stepper.model
+        return self._stepper.judged
 
     def close(self) -> None:
         self._stepper = None
@@ -161,65 +191,6 @@ class TrainingRun:
 
 def _where(trial: Trial, step: int) -> str:
     return f"batch_size={trial.batch_size}, learning_rate={trial.learning_rate:g}, seed={trial.seed}, after step {step}"
-
-
-class Evaluator:
-    """Mean loss and metric over a fixed subset of a source, in evaluation mode and without gradients."""
-
-    def __init__(self, workload: Workload, source: Source) -> None:
-        self._workload, self._source = workload, source
-        if len(source) > workload.evaluation_examples:
-            generator = torch.Generator().manual_seed(0)
-            self._order = torch.randperm(len(source), generator=generator)[: workload.evaluation_examples]
-        else:
-            self._order = torch.arange(len(source))
-        self._kept: list[Any] | None = None
-
-    def _batches(self) -> Iterable[Any]:
-        if not isinstance(self._source, TensorSource):  # a dataset may be larger than memory: read it each time
-            return self._source.all_batches(self._order, self._workload.evaluation_batch_size)
-        if self._kept is None:
-            self._kept = list(self._source.all_batches(self._order, self._workload.evaluation_batch_size))
-        return self._kept
-
-    def __call__(self, model: torch.nn.Module) -> tuple[float, float]:
-        losses, metrics = [], []
-        training = [module for module in model.modules() if module.training]
-        model.eval()
-        with torch.no_grad():
-            for batch in self._batches():
-                loss, metric = self._judge(model, batch)
-                losses.append(loss)
-                metrics.append(metric)
-        for module in training:  # not model.train(): parts that the person froze in evaluation mode stay so
-            module.training = True
-        return _mean(losses), _mean(metrics)
-
-    def _judge(self, model: torch.nn.Module, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        metric = self._workload.metric
-        judged = metric(model, batch) if metric is not None else self._workload.loss(model, batch)
-        if isinstance(judged, tuple):
-            loss, values = judged
-        else:
-            values = judged
-            loss = judged if metric is None else self._workload.loss(model, batch)
-        for name, tensor in (("loss", loss), ("metric", values)):
-            if not isinstance(tensor, torch.Tensor) or tensor.ndim != 1:
-                shape = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
-                raise WorkloadError(
-                    f"{name}(model, batch) returned {shape} in evaluation. It must return one value per example, "
-                    f"shape [batch_size]."
-                )
-        if len(loss) != len(values):
-            raise WorkloadError(
-                f"metric(model, batch) returned {tuple(values.shape)} in evaluation where the loss has {len(loss)} "
-                f"examples. It must return one value per example, shape [batch_size]."
-            )
-        return loss, values
-
-
-def _mean(parts: list[torch.Tensor]) -> float:
-    return float(torch.cat(parts).double().mean() if parts[0].device.type != "mps" else torch.cat(parts).mean())
 
 
 class MemoryExhausted(Exception):
@@ -253,12 +224,9 @@ def _synchronizer(device: str) -> Any:
     return torch.mps.synchronize if kind == "mps" else lambda: None
 
 
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+def _precision(workload: Workload) -> str:
+    name = str(torch.get_default_dtype()).removeprefix("torch.")
+    return f"{name}, autocast {workload.autocast}" if workload.autocast else name
 
 
 def use_device(workload: Workload, device: str) -> Workload:

@@ -5,6 +5,8 @@
     |  + WorkloadError       the workload itself: shapes, NaN, a callable that raises
     |  + DataError           a data set is missing, damaged or could not be downloaded
     |  + StudyError          a study cannot be opened, written or continued
+    |  |  + ChangedCodeError the code of the workload has changed since its study began
+    |  + StateError          the saved state of a run cannot be read: the run is then made anew
     |  + MissingExtra        an optional dependency is not installed
     + InsufficientEvidence   all went well, but what was measured does not support an answer
 
@@ -35,6 +37,14 @@ class DataError(InputError):
 
 class StudyError(InputError):
     """A study file cannot be opened, written or continued."""
+
+
+class ChangedCodeError(StudyError):
+    """The code of the workload has changed since its study began."""
+
+
+class StateError(InputError):
+    """The saved state of a run cannot be read."""
 
 
 class MissingExtra(InputError):

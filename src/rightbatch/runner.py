@@ -7,6 +7,7 @@ studies or strategies. `tests/contracts/test_runners.py` holds every runner to w
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from rightbatch.records import Environment, Point, StepTime, Stop, Trial, WorkloadFacts
@@ -36,6 +37,14 @@ class Saveable(Protocol):
 
     def save(self) -> bytes:
         """The state after the last point, so that `runner.start(trial, state)` goes on to the bit."""
+
+
+@runtime_checkable
+class KeepsWeights(Protocol):
+    """A run in progress that can write the weights of its model to a file."""
+
+    def write_weights(self, path: Path) -> bool:
+        """Write them as `torch.save` does a state dict, whole or not at all; False where there are none to keep."""
 
 
 class Runner(Protocol):

@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 
-from rightbatch.batches import Source
+from rightbatch.batches import LoaderSource, Source
 from rightbatch.errors import WorkloadError
+from rightbatch.losses import check_loss, mean_loss
 from rightbatch.records import Trial
+from rightbatch.update import Update
 from rightbatch.workload import Workload
 
 BLOCK_STEPS = 256
@@ -26,7 +28,7 @@ class Stepper:
     def __init__(self, workload: Workload, trial: Trial, source: Source | None = None) -> None:
         self.workload, self.trial = workload, trial
         self.source = source or workload.source("data")
-        if trial.batch_size > len(self.source):
+        if 0 < len(self.source) < trial.batch_size:
             raise WorkloadError(
                 f"batch_size={trial.batch_size} is larger than the data: {len(self.source)} training examples. "
                 f"Use at most {len(self.source)}."
@@ -35,57 +37,77 @@ class Stepper:
         self.model = workload.model().to(device)
         self.optimizer = workload.optimizer(self.model.parameters(), trial)
         self.schedule = workload.schedule(self.optimizer, trial) if workload.schedule else None
+        self.update = Update(workload, trial, self.model, self.optimizer)
+        if self.schedule is not None and self.update.scale is not None:
+            # A first step that overflows is left out on purpose; the schedule would warn that it comes before any step.
+            self.optimizer._opt_called = True  # type: ignore[attr-defined]
         self.step = 0
-        self._steps_per_epoch = len(self.source) // trial.batch_size
+        # Loaders may count their batches otherwise (tokens, buckets); tensors and datasets always give full batches.
+        self._examples = None if isinstance(self.source, LoaderSource) else trial.batch_size
         # The mean of the losses as weights of the backward pass: one operation less than `losses.mean().backward()`.
         self._weights = torch.full((trial.batch_size,), 1.0 / trial.batch_size, device=device)
         self._order = torch.Generator().manual_seed(trial.seed)
         self._order_at_epoch_start = self._order.get_state()
-        self._epochs_begun = 0
-        self._batches = self._stream(done=0)
+        self._done_in_epoch = 0
+        self._batches = self._stream(skip=0)
+
+    @property
+    def judged(self) -> torch.nn.Module:
+        """The model that evaluation looks at: the averaged weights where the workload averages them."""
+        return self.model if self.update.averaged is None else self.update.averaged
 
     def run(self, steps: int) -> float:
         """Make that many optimizer steps; the mean training loss over them.
 
-        Raises `WorkloadError` when the losses do not have shape `[batch_size]`.
+        Raises `WorkloadError` when the losses are none of the kinds of `rightbatch.losses`.
         """
         total = torch.zeros((), dtype=torch.float64)
         for start in range(0, steps, BLOCK_STEPS):
             losses = self._block(min(BLOCK_STEPS, steps - start))
-            total += torch.stack(losses).mean(dim=1).cpu().double().sum()
+            total += torch.stack(losses).reshape(len(losses), -1).mean(dim=1).cpu().double().sum()
         return float(total) / steps
 
     def _block(self, steps: int) -> list[torch.Tensor]:
         model, optimizer, schedule = self.model, self.optimizer, self.schedule
-        loss, weights = self.workload.loss, self._weights
-        dtype = weights.dtype
+        loss, backward, update = self.workload.loss, self._backward, self.update
+        forward = update.forward(loss)
         kept: list[torch.Tensor] = []
         for batch in islice(self._batches, steps):
             optimizer.zero_grad()
-            losses = loss(model, batch)
-            try:
-                if losses.dtype is not dtype:  # once, at the first step: weights are as precise as the losses
-                    dtype = losses.dtype
-                    weights = self._weights = torch.full_like(weights, 1.0 / len(weights), dtype=dtype)
-                losses.backward(weights)  # type: ignore[no-untyped-call]
-            except (RuntimeError, AttributeError, TypeError) as error:
-                check_losses(losses, self.trial.batch_size, error)
-                raise
-            optimizer.step()
+            kept.append(backward(forward(model, batch)))
+            update()
             if schedule is not None:
                 schedule.step()
-            kept.append(losses.detach())
         self.step += steps
         return kept
 
-    def _stream(self, done: int) -> Iterator[Any]:
-        """Batches without end, in a new order each epoch; `done` steps of the first epoch are left out."""
+    def _backward(self, loss: Any) -> torch.Tensor:
+        """The gradients of the mean loss; the losses of the examples, or their mean, without a gradient."""
+        weights, scale = self._weights, self.update.scale
+        # Of a loader only means: the losses of its full and its smaller batches could not be stacked.
+        known = self._examples is not None and scale is None
+        if known and isinstance(loss, torch.Tensor) and loss.shape == weights.shape:
+            if loss.dtype is not weights.dtype:  # once, at the first step: weights are as precise as the losses
+                weights = self._weights = torch.full_like(weights, 1.0 / len(weights), dtype=loss.dtype)
+            try:
+                loss.backward(weights)  # type: ignore[no-untyped-call]
+            except RuntimeError as error:
+                check_loss(loss, self._examples, error)
+                raise
+            return loss.detach()
+        mean = mean_loss(loss, self._examples)
+        (mean if scale is None else scale(mean)).backward()  # type: ignore[no-untyped-call]
+        return mean.detach()
+
+    def _stream(self, skip: int) -> Iterator[Any]:
+        """Batches without end, in a new order each epoch; `skip` of the first epoch are left out."""
         while True:
             self._order_at_epoch_start = self._order.get_state()
-            self._epochs_begun += 1
-            order = torch.randperm(len(self.source), generator=self._order)
-            yield from self.source.batches(order[done * self.trial.batch_size :], self.trial.batch_size)
-            done = 0
+            self._done_in_epoch = skip
+            for batch in self.source.epoch(self.trial.batch_size, self._order, skip):
+                self._done_in_epoch += 1
+                yield batch
+            skip = 0
 
     def state(self) -> dict[str, Any]:
         """All that a new process needs to go on to the bit, but for the random streams of the process."""
@@ -93,9 +115,10 @@ class Stepper:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict() if self.schedule is not None else None,
+            "update": self.update.state(),
             "step": self.step,
-            "epochs_begun": self._epochs_begun,
             "order": self._order_at_epoch_start,
+            "done_in_epoch": self._done_in_epoch,
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -104,27 +127,11 @@ class Stepper:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
+        self.update.load(state["update"])
         self.step = state["step"]
         self._order.set_state(state["order"])
         # The stream begins the current epoch anew and skips what was done of it: all of it, at an epoch's end.
-        self._epochs_begun = max(0, state["epochs_begun"] - 1)
-        self._batches = self._stream(done=self.step - self._epochs_begun * self._steps_per_epoch)
-
-
-def check_losses(losses: Any, batch_size: int, cause: Exception | None = None) -> None:
-    """Raise `WorkloadError` if losses are not a tensor of shape `[batch_size]` with a gradient."""
-    if not isinstance(losses, torch.Tensor):
-        problem = f"returned a {type(losses).__name__}"
-    elif losses.shape != (batch_size,):
-        problem = f"returned shape {tuple(losses.shape)} for a batch of {batch_size}"
-    elif not losses.requires_grad:
-        problem = "returned losses without a gradient (was it computed under no_grad, or detached?)"
-    else:
-        return
-    raise WorkloadError(
-        f"loss(model, batch) {problem}. It must return the loss of each example, shape [batch_size]: "
-        f"with torch's loss functions, reduction='none'."
-    ) from cause
+        self._batches = self._stream(skip=state["done_in_epoch"])
 
 
 def is_memory_error(error: BaseException) -> bool:

@@ -62,7 +62,7 @@ def _torch() -> Any:
 
 def _get_random_states() -> dict[str, Any]:
     kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
-    states = {"python": random.getstate(), "numpy": [kind, np.asarray(keys).tolist(), *rest]}
+    states: dict[str, Any] = {"python": random.getstate(), "numpy": [kind, np.asarray(keys).tolist(), *rest]}
     if (torch := _torch()) is not None:
         states["torch"] = torch.get_rng_state()
         states["cuda"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []

@@ -161,3 +161,13 @@ def powers_of_two(records: Sequence[StepTime], level: float = 0.95) -> tuple[Pow
         ratio = Interval(math.exp(centre), math.exp(min(low, centre)), math.exp(max(high, centre)), level)
         found.append(PowerOfTwo(size, ratio))
     return tuple(found)
+
+
+def unsteady(seconds: Sequence[float]) -> tuple[int, ...]:
+    """Positions of repeats that stand out: modified z-score above 3.5 (Iglewicz and Hoaglin 1993)."""
+    times = np.asarray(seconds)
+    deviation = np.abs(times - np.median(times))
+    scale = np.median(deviation)
+    if scale == 0:
+        return ()
+    return tuple(int(k) for k in np.flatnonzero(0.6745 * deviation / scale > 3.5))

@@ -9,6 +9,7 @@ from itertools import islice
 import numpy as np
 import torch
 
+from rightbatch.fit.step_time import unsteady
 from rightbatch.records import StepTime, Trial
 from rightbatch.stepping import Stepper, is_memory_error
 from rightbatch.streams import RandomStreams
@@ -36,7 +37,7 @@ def measure_step_times(workload: Workload, batch_sizes: Sequence[int], *, rounds
                 stepper.schedule = None
                 if steppers:  # one model for all sizes: memory does not grow with their number, and time is the same
                     first = next(iter(steppers.values()))
-                    stepper.model, stepper.optimizer = first.model, first.optimizer
+                    stepper.model, stepper.optimizer, stepper.update = first.model, first.optimizer, first.update
                 repeats[size] = _steps_a_repeat(stepper)
             except Exception as error:
                 if not is_memory_error(error):
@@ -70,12 +71,9 @@ def _timed_steps(stepper: Stepper, steps: int) -> float:
 
 
 def _timed_reading(stepper: Stepper, steps: int) -> float:
-    count = min(steps, len(stepper.source) // stepper.trial.batch_size)
-    order = torch.randperm(len(stepper.source))
     started = time.perf_counter()
-    for _ in islice(stepper.source.batches(order, stepper.trial.batch_size), count):
-        pass
-    return (time.perf_counter() - started) * steps / count
+    read = sum(1 for _ in islice(stepper.source.epoch(stepper.trial.batch_size, torch.Generator()), steps))
+    return (time.perf_counter() - started) * steps / read
 
 
 def _synchronize(stepper: Stepper) -> None:
@@ -83,13 +81,3 @@ def _synchronize(stepper: Stepper) -> None:
         torch.cuda.synchronize()
     elif stepper.workload.device == "mps":
         torch.mps.synchronize()
-
-
-def unsteady(seconds: Sequence[float]) -> tuple[int, ...]:
-    """Positions of repeats that stand out: modified z-score above 3.5 (Iglewicz and Hoaglin 1993)."""
-    times = np.asarray(seconds)
-    deviation = np.abs(times - np.median(times))
-    scale = np.median(deviation)
-    if scale == 0:
-        return ()
-    return tuple(int(k) for k in np.flatnonzero(0.6745 * deviation / scale > 3.5))

@@ -1,0 +1,62 @@
+"""Whether a schedule leaves the rate alone after warm-up: found out by stepping it on a throw-away parameter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from rightbatch.errors import WorkloadError
+from rightbatch.records import Settings, Trial
+
+if TYPE_CHECKING:
+    from rightbatch.workload import Workload
+
+PROBED_STEPS = 5_000
+"""A longer run is probed at a larger batch size, which has fewer steps for the same planned length."""
+
+
+def changes_after_warm_up(workload: Workload) -> bool:
+    """Whether the rate of a run at its planned length moves again once it has reached its largest value.
+
+    If so, what a run has reached half-way depends on how long it was planned to be, and only its end counts.
+    """
+    if workload.schedule is None:
+        return False
+    rates = probe_rates(workload)
+    peak = rates.index(max(rates))
+    return any(abs(rate - rates[peak]) > 1e-6 * rates[peak] for rate in rates[peak:])
+
+
+def probe_rates(workload: Workload) -> list[float]:
+    """The rate in force at each step of a run at its planned length, without training.
+
+    Raises `WorkloadError` for a schedule that cannot be stepped without a value (ReduceLROnPlateau).
+    """
+    assert workload.schedule is not None
+    size, rate = workload.present or (32, 0.1)
+    planned = workload.complete(Trial(size, rate, 0)).planned_examples or 1
+    trial = Trial(max(size, -(-planned // PROBED_STEPS)), rate, 0, planned, Settings(workload.settings))
+    optimizer = workload.optimizer([torch.nn.Parameter(torch.zeros(1, 1))], trial)
+    try:
+        schedule = workload.schedule(optimizer, trial)
+    except Exception as error:
+        raise WorkloadError(f"schedule(optimizer, trial) raised {type(error).__name__}: {error}.") from error
+    rates = []
+    planned_steps = trial.planned_steps or 1
+    for step in range(1, planned_steps + 1):
+        rates.append(float(optimizer.param_groups[0]["lr"]))
+        optimizer.step()  # a parameter without a gradient: nothing moves, but schedulers expect the call
+        try:
+            schedule.step()
+        except Exception as error:
+            if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                raise WorkloadError(
+                    f"{type(schedule).__name__}.step() asks for a value ({error}). A schedule is stepped after every "
+                    f"optimizer step without one; use a schedule of steps, or leave the rate constant."
+                ) from error
+            raise WorkloadError(
+                f"{type(schedule).__name__}.step() raised {type(error).__name__}: {error} (step {step} of "
+                f"{planned_steps}, batch_size={trial.batch_size}). Take its length from trial.planned_steps."
+            ) from error
+    return rates

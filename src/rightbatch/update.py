@@ -1,0 +1,108 @@
+"""What happens between the gradients and the next batch: unscaling, clipping, the step, the average of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.optim.swa_utils import AveragedModel
+
+from rightbatch.records import Trial
+from rightbatch.workload import Workload
+
+Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
+PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Update:
+    """One optimizer step with all that a workload asks for around it. Call it after the backward pass."""
+
+    def __init__(
+        self, workload: Workload, trial: Trial, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+    ) -> None:
+        self._model, self._optimizer = model, optimizer
+        self._norm = workload.max_gradient_norm
+        self._device = torch.device(workload.device).type
+        self._precision = PRECISIONS[workload.autocast] if workload.autocast else None
+        # Gradients of half precision underflow; those of bfloat16 have the range of float32.
+        self._scaler = torch.amp.GradScaler(self._device) if workload.autocast == "float16" else None
+        self._average: AveragedModel | None = None
+        if workload.averaging_examples is not None:
+            # The weight of an iterate falls by e in so many examples, at every batch size.
+            decay = math.exp(-trial.batch_size / workload.averaging_examples)
+            self._average = AveragedModel(model, multi_avg_fn=exponential_average(decay), use_buffers=True)
+        self._plain = self._norm is None and self._scaler is None and self._average is None
+
+    @property
+    def averaged(self) -> torch.nn.Module | None:
+        """The model with averaged weights; None where they are not averaged."""
+        return self._average.module if self._average is not None else None
+
+    @property
+    def scale(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """Scales a loss before its backward pass; None where nothing is scaled."""
+        return self._scaler.scale if self._scaler is not None else None
+
+    def forward(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of the model under autocast, where the workload asks for it; else itself."""
+        return under_autocast(function, self._device, self._precision)
+
+    def __call__(self) -> None:
+        if self._plain:
+            self._optimizer.step()
+            return
+        if self._norm is not None:
+            if self._scaler is not None:
+                self._scaler.unscale_(self._optimizer)
+            torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._norm)
+        if self._scaler is not None:
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
+        else:
+            self._optimizer.step()
+        if self._average is not None:
+            self._average.update_parameters(self._model)
+
+    def state(self) -> dict[str, Any]:
+        """The scale and the average, to go on with."""
+        return {
+            "scaler": self._scaler.state_dict() if self._scaler is not None else None,
+            "average": self._average.state_dict() if self._average is not None else None,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over a state that `state` gave."""
+        if self._scaler is not None:
+            self._scaler.load_state_dict(state["scaler"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
+
+
+def exponential_average(decay: float) -> Callable[[Tensors, Tensors, Any], None]:
+    """Moves averages towards current values by `1 - decay`; whole numbers (counters, tables) are copied.
+
+    torch's own averages whole numbers too and rounds them towards zero, so that a table of positions decays.
+    """
+
+    @torch.no_grad()
+    def average(averaged: Tensors, current: Tensors, _: Any) -> None:
+        if averaged[0].is_floating_point() or averaged[0].is_complex():
+            torch._foreach_lerp_(averaged, current, 1 - decay)
+        else:
+            torch._foreach_copy_(averaged, current)
+
+    return average
+
+
+def under_autocast(function: Callable[..., Any], device: str, precision: torch.dtype | None) -> Callable[..., Any]:
+    """The function with autocast around it; itself without a precision."""
+    if precision is None:
+        return function
+
+    def cast(*arguments: Any) -> Any:
+        with torch.autocast(device, dtype=precision):
+            return function(*arguments)
+
+    return cast
