@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,6 +41,20 @@ def ladder(planned_examples: int, *, first: float = 0.01, ratio: float = RATIO) 
 def rungs_in_steps(planned_examples: int, batch_size: int) -> tuple[int, ...]:
     """The ladder in whole optimizer steps of one batch size: increasing, at least one step, the last one the end."""
     return tuple(sorted({max(1, round(examples / batch_size)) for examples in ladder(planned_examples)}))
+
+
+def open_rungs(first_examples: int, batch_size: int) -> Iterator[int]:
+    """The ladder of a run without a planned length, in whole optimizer steps: increasing, at least one, without end.
+
+    Its numbers of examples are `first_examples` x 1.08^k, the same for every batch size.
+    """
+    if first_examples < 1 or batch_size < 1:
+        raise InputError(
+            f"A ladder begins after at least one example, with batches of at least one; "
+            f"got first_examples={first_examples}, batch_size={batch_size}."
+        )
+    steps = (max(1, round(first_examples * RATIO**k / batch_size)) for k in itertools.count())
+    return (step for step, _ in itertools.groupby(steps))
 
 
 # --------------------------------------------------------------------------------------------------- the crossing

@@ -1,0 +1,133 @@
+"""The person's code in progress: what it yields as points, what it raises in our terms."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rightbatch.errors import RightbatchError, WorkloadError
+from rightbatch.loops.clock import PAUSED
+from rightbatch.loops.loop import Loop, LoopTrial
+from rightbatch.loops.points import real, whole
+from rightbatch.records import Point
+from rightbatch.streams import RandomStreams
+
+_END = object()
+
+
+class MemoryExhausted(Exception):
+    """The allocator said no; becomes a stop reason, never an error."""
+
+
+class Enough(GeneratorExit):
+    """Leaves a loop that has been timed. `except Exception` in the loop does not catch it, and `finally` runs."""
+
+
+class Code:
+    """The person's code in progress: advanced with random streams of its own, what it raises put in our terms."""
+
+    def __init__(self, loop: Loop, given: LoopTrial) -> None:
+        self.step = -1
+        self._loop, self._given = loop, given
+        self._random = RandomStreams(given.seed)
+        made = self._call(lambda: loop.train(given))
+        if not isinstance(made, Iterator):
+            raise WorkloadError(
+                f"The loop {loop.called!r} returned {made!r:.80} ({type(made).__name__}), expected an iterator of "
+                f"points. Is there a `yield` in it?"
+            )
+        self._points = made
+
+    @property
+    def where(self) -> str:
+        """The trial, and how far it came."""
+        given = self._given
+        return (
+            f"batch_size={given.batch_size}, learning_rate={given.learning_rate:g}, seed={given.seed}, "
+            f"after step {max(0, self.step)}"
+        )
+
+    def advance(self) -> Point | None:
+        """The next point, None when the loop has returned. Raises `WorkloadError` and `MemoryExhausted`."""
+        yielded = self._call(self._resume)
+        if yielded is _END:
+            return None
+        point = completed(yielded, self._loop, self._given)
+        if point.step <= self.step:
+            raise WorkloadError(
+                f"The loop {self._loop.called!r} yielded step {point.step} after step {self.step}. The steps of a run "
+                f"increase: count optimizer steps over all epochs."
+            )
+        self.step = point.step
+        return point
+
+    def close(self) -> None:
+        """Run the loop's `finally` blocks. What goes wrong there, or yields again, is no longer of interest."""
+        close = getattr(self._points, "close", None)  # an iterator that is not a generator may have none
+        if close is not None:
+            with self._random.active(), contextlib.suppress(Exception):
+                close()
+
+    def _resume(self) -> Any:
+        self._given.clock.release(PAUSED)
+        try:
+            return next(self._points, _END)
+        finally:
+            self._given.clock.hold(PAUSED)
+
+    def _call(self, function: Callable[[], Any]) -> Any:
+        with self._random.active():
+            try:
+                return function()
+            except (RightbatchError, Enough):
+                raise
+            except (Exception, GeneratorExit) as error:  # the latter can only be the loop's own here
+                if is_memory_error(error):
+                    raise MemoryExhausted(str(error).partition("\n")[0] or type(error).__name__) from error
+                raise WorkloadError(
+                    f"The loop {self._loop.called!r} raised {type(error).__name__}: {error} ({self.where}). "
+                    f"Run with --debug for the whole traceback."
+                ) from error
+
+
+def is_memory_error(error: BaseException) -> bool:
+    """Whether an allocator said no: by type, by torch's name for it, or by the message of those without a type."""
+    named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+    message = str(error).lower()
+    return isinstance(error, MemoryError) or named or "can't allocate memory" in message or "out of memory" in message
+
+
+def completed(yielded: Any, loop: Loop, given: LoopTrial) -> Point:
+    """What a loop yielded as a point of plain numbers, with what it left out."""
+    if not isinstance(yielded, Point):
+        raise WorkloadError(
+            f"The loop {loop.called!r} yielded a {type(yielded).__name__} ({yielded!r:.80}), expected a "
+            f"rightbatch.Point(step, train_loss=..., valid_metric=...)."
+        )
+    step = whole(yielded.step, "step of a point")
+    if step == 0:  # all that came before was making model and data
+        given.clock.reset()
+    valid_loss, valid_metric = real(yielded.valid_loss, "valid_loss"), real(yielded.valid_metric, "valid_metric")
+    if valid_metric is None and loop.direction == "min":
+        valid_metric = valid_loss
+    if valid_metric is None:
+        also = " or a valid_loss" if loop.direction == "min" else ": for direction='max' a valid_loss alone will not do"
+        raise WorkloadError(f"The loop {loop.called!r} yielded step {step} without a valid_metric. Give one{also}.")
+    if valid_loss is None and loop.target_quantity == "valid_loss":
+        raise WorkloadError(
+            f"The loop {loop.called!r} yielded step {step} without a valid_loss, which the target is on. "
+            f"Give one, or set target_quantity='valid_metric'."
+        )
+    own_seconds = real(yielded.seconds, "seconds") or 0.0
+    return Point(
+        step=step,
+        examples=whole(yielded.examples, "examples of a point") or step * given.batch_size,
+        seconds=own_seconds if own_seconds > 0 else given.clock.seconds(),
+        train_loss=real(yielded.train_loss, "train_loss"),
+        valid_loss=valid_loss,
+        valid_metric=valid_metric,
+        batch_size=whole(yielded.batch_size, "batch_size of a point") or given.batch_size,
+        learning_rate=real(yielded.learning_rate, "learning_rate") or given.learning_rate,
+        test_metric=real(yielded.test_metric, "test_metric"),
+    )
