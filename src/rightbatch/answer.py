@@ -27,6 +27,14 @@ class Caution(enum.Enum):
     )
     TARGET_MOVES = "the best batch size depends on the target: {}"
     OPTIMISTIC = "quality is that of the validation data that choices were made on: optimistic"
+    EXAMPLES_UNKNOWN = (
+        "how many training examples there are was not said (--train-examples): a batch larger than them goes unnoticed"
+    )
+    MIXED_CODE = "runs of {} versions of the training code are mixed in this study"
+    LENGTH_BOUND = (
+        "the rate changes along a run, so only the ends of runs count: plan the schedule for the length that is named "
+        "here, which is known to a factor of 1.5"
+    )
     UNSTEADY = "step times of batch size {} were unsteady: profile again on a quiet machine"
     FRESH_MISSED = "the chosen run, made once more with a fresh seed, missed the target"
     FRESH_SLOW = "the chosen run, made once more with a fresh seed, cost {}x what the other seeds did"
@@ -101,3 +109,4 @@ class Recommendation:
     reasons: tuple[str, ...]
     cautions: tuple[str, ...]
     spent_seconds: Mapping[str, float]
+    model: str | None = None

@@ -14,6 +14,7 @@ from typing import Any
 
 from rightbatch import curves
 from rightbatch.cells import Cell, SizeEvidence, cheapest, tune
+from rightbatch.ends import run_of_ends
 from rightbatch.errors import InputError
 from rightbatch.fit.seed_noise import SeedNoise, pool_seed_noise
 from rightbatch.fit.step_time import StepTimeFit, fit_step_time, median_error, median_seconds
@@ -66,7 +67,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The runs and step times of a study (or what is known of it so far), for one question."""
+    """The runs and step times of a study (or what is known of it so far), for one question.
+
+    `pending` are the batch size, rate and seed of runs that are under way elsewhere: a strategy proposes others.
+    """
 
     facts: WorkloadFacts
     runs: tuple[Run, ...]
@@ -74,6 +78,7 @@ class Evidence:
     question: Question
     settings: Settings = field(default_factory=Settings)
     planned_examples: int = 0
+    pending: frozenset[tuple[int, float, int]] = frozenset()
     memory: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     # ------------------------------------------------------------------------------------------------ seconds
@@ -129,6 +134,8 @@ class Evidence:
         # Evidence is made anew after every run; what was found of the others is handed on. The points are kept beside
         # the answer, so that their identity is not given to another curve meanwhile.
         target = self.question.target
+        if self.facts.length_bound:  # each end is a whole training: nothing has to confirm it
+            target = replace(target, rule="first_touch")
         key = (id(run.points), target)
         if key not in self.memory:
             best = curves.best_value(run.points, target.quantity, target.direction)
@@ -194,22 +201,32 @@ class Evidence:
 
     @cached_property
     def relevant(self) -> tuple[Run, ...]:
-        """Runs with this question's settings; of several runs of one trial, the one that got furthest."""
-        furthest: dict[tuple[int, float, int], Run] = {}
+        """Runs with this question's settings; of several runs of one trial, the one that got furthest.
+
+        Of a length-bound workload, the runs of one trial at all planned lengths as one: see `ends.run_of_ends`.
+        """
+        grouped: dict[tuple[int, float, int], list[Run]] = {}
         for run in self.runs:
-            if {**self.facts.settings, **run.trial.settings} != {**self.facts.settings, **self.settings}:
-                continue
-            key = (run.trial.batch_size, run.trial.learning_rate, run.trial.seed)
-            known = furthest.get(key)
-            if known is None or _progress(run) >= _progress(known):
-                furthest[key] = run
-        return tuple(furthest.values())
+            if {**self.facts.settings, **run.trial.settings} == {**self.facts.settings, **self.settings}:
+                key = (run.trial.batch_size, run.trial.learning_rate, run.trial.seed)
+                grouped.setdefault(key, []).append(run)
+        if self.facts.length_bound:
+            longest = self.planned_examples or max((r.trial.planned_examples or 0 for r in self.runs), default=0)
+            return tuple(run_of_ends(group, self.question.target, longest) for group in grouped.values())
+        return tuple(max(reversed(group), key=_progress) for group in grouped.values())
+
+    def run_of(self, batch_size: int, learning_rate: float, seed: int) -> Run | None:
+        """The relevant run of one batch size, rate and seed; None where there is none."""
+        runs = self.runs_at(batch_size, learning_rate)
+        return next((run for run in runs if run.trial.seed == seed), None)
 
     def conclusive(self, run: Run) -> bool:
         """Whether a run tells something: it reached the target, or had its full chance and did not.
 
         A run that was stopped at an easier target, or planned shorter than now asked for, had no full chance.
         """
+        if self.facts.length_bound:
+            return run.stop is not None and run.stop.reason not in INCONCLUSIVE
         if self.cost(run) is not None:
             return True
         stop = run.stop
@@ -255,6 +272,10 @@ class Evidence:
     def seeds_of(self, batch_size: int, learning_rate: float) -> frozenset[int]:
         """Seeds that have a conclusive run in a cell, fresh ones included."""
         return frozenset(run.trial.seed for run in self.runs_at(batch_size, learning_rate) if self.conclusive(run))
+
+    def pending_rates(self, batch_size: int) -> frozenset[float]:
+        """Rates at which runs of one batch size are under way."""
+        return frozenset(rate for size, rate, _ in self.pending if size == batch_size)
 
     def fresh_costs(self, batch_size: int, learning_rate: float) -> tuple[float | None, ...]:
         """Costs of the runs with fresh seeds in a cell; None for one that missed."""

@@ -185,7 +185,8 @@ def _targets(evidence: Evidence) -> tuple[TargetRow, ...]:
     starts = [
         v for run in evidence.relevant if run.points and (v := getattr(run.points[0], target.quantity)) is not None
     ]
-    if question.objective is Objective.METRIC or not starts:
+    # Of a length-bound workload the lengths that an easier target needs were not run.
+    if question.objective is Objective.METRIC or not starts or evidence.facts.length_bound:
         return ()
     start = float(np.median(starts))
     rows = []
@@ -256,7 +257,13 @@ def _cautions(evidence: Evidence, answer: Recommendation) -> tuple[str, ...]:
             said.append(Caution.FRESH_SLOW.value.format(f"{cost / answer.cost.estimate:.2f}"))
     if not any(point.test_metric is not None for run in evidence.runs for point in run.points[-1:]):
         said.append(Caution.OPTIMISTIC.value)
-    return tuple(said)
+    if not evidence.facts.train_examples:
+        said.append(Caution.EXAMPLES_UNKNOWN.value)
+    if evidence.facts.length_bound:
+        said.append(Caution.LENGTH_BOUND.value)
+    if evidence.facts.earlier_sources:
+        said.append(Caution.MIXED_CODE.value.format(1 + len(evidence.facts.earlier_sources)))
+    return (*said, *evidence.facts.lacks)
 
 
 def parse_objective(name: str) -> Objective:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rightbatch.answer import Recommendation
 from rightbatch.evidence import Evidence
 from rightbatch.pipeline.loop import OUT_OF_BUDGET, Watch, drive, unwatched
+from rightbatch.pipeline.models import models_folder, pruning, winner
 from rightbatch.pipeline.profile import profile, sizes_to_try
-from rightbatch.pipeline.setting_up import Ask, as_runner, first_choice, open_study, pose, recorded_rates
+from rightbatch.pipeline.runners import KeepModels, as_runner, crew_of, recorded_rates
+from rightbatch.pipeline.setting_up import Ask, ChangedCode, first_choice, open_study, pose
 from rightbatch.recommend import recommend
 from rightbatch.records import Settings
 from rightbatch.runner import Runner
 from rightbatch.search.adaptive import Adaptive
-from rightbatch.search.strategy import Strategy
+from rightbatch.search.strategy import Strategy, by_length
 from rightbatch.search.sweep import Sweep
 
 PROTOCOL = (
@@ -34,6 +37,9 @@ def find(
     budget_seconds: float | None = None,
     device: str | None = None,
     threads: int | None = None,
+    workers: int = 1,
+    keep_models: KeepModels = "none",
+    changed_code: ChangedCode = "refuse",
     watch: Watch = unwatched,
     **asked: Any,
 ) -> Recommendation:
@@ -41,11 +47,17 @@ def find(
 
     Parameters
     ----------
-    workload: A `Workload`, or the name of a bundled one, of a table of curves, or `my.py:make_workload`.
+    workload: A `Workload`, a training loop (a generator function or a `Loop`), a `Command`, or a name: of a bundled
+        workload, of a function in a file (`my.py:make_workload`, `my.py:train`), of a table of curves.
     study: Path of the study; None: the workload's name in the current folder.
     seeds: How many seeds the contenders get.
     batch_sizes: The sizes to choose from; None: powers of two up to 8192 or the data.
     budget_seconds: Wall seconds after which no more is trained; the answer is then what is known.
+    threads: Threads of PyTorch in this process; in each worker process, where there are several.
+    workers: How many runs to make at a time, each in a process of its own. Seconds per step are measured before, alone.
+    keep_models: Which weights of the runs that may win stay beside the study: none, those of the best evaluation, or
+        the last. The path of the winner's is in the answer.
+    changed_code: What to do where the code of the workload has changed since its study began: "refuse", or "mix".
     asked: The question, where it differs from the workload's: `objective`, `target` ..., the fields of `Ask`.
 
     Raises
@@ -55,16 +67,30 @@ def find(
     """
     deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
     ask = Ask(**asked)
-    runner = as_runner(workload, device=device, threads=threads)
-    with open_study(study, runner.facts) as kept:
+    how: dict[str, Any] = {"ask": ask, "device": device, "threads": threads, "keep_models": keep_models}
+    runner = as_runner(workload, **how)
+    with open_study(study, runner.facts, changed_code) as kept:
         sizes = tuple(batch_sizes or sizes_to_try(runner, ask.present))
-        profile(kept, runner, sizes)
+        profile(kept, runner, sizes, budget_seconds=budget_seconds / 3 if budget_seconds else None)
         evidence = pose(kept, runner, ask, watch, range(seeds))
         strategy = _strategy(runner, evidence, ask, sizes, range(seeds))
-        evidence, why = drive(kept, runner, strategy, evidence, deadline=deadline, watch=watch)
+        models = models_folder(kept.path) if keep_models != "none" else None
+        with crew_of(workload, runner, workers, **how) as crew:
+            evidence, why = drive(
+                kept,
+                runner,
+                strategy,
+                evidence,
+                crew=crew,
+                deadline=deadline,
+                models=models,
+                watch=pruning(models, watch) if models else watch,
+            )
         answer = recommend(
             evidence, protocol=PROTOCOL.format(seeds=seeds), spent_seconds=kept.costs(), in_budget=why != OUT_OF_BUDGET
         )
+        if models and (path := winner(models, evidence, answer)):
+            answer = replace(answer, model=str(path))
         kept.add_answer(answer)
         return answer
 
@@ -78,4 +104,5 @@ def _strategy(runner: Runner, evidence: Evidence, ask: Ask, sizes: Sequence[int]
     if rates is not None:
         return Sweep(sizes, seeds, size, rate, runner.offers, rates, planned_examples=planned, settings=settings)
     measured = [s for s in sizes if evidence.step_seconds(s) is not None]
-    return Adaptive(measured, seeds, size, rate, runner.offers, planned, settings)
+    adaptive = Adaptive(measured, seeds, size, rate, runner.offers, planned, settings)
+    return by_length(adaptive) if evidence.facts.length_bound else adaptive

@@ -1,4 +1,4 @@
-"""What every verb does first: the runner, the study, the question, the evidence."""
+"""What every verb does first, once it has its runner: the study, the question, the evidence."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rightbatch import curves
-from rightbatch.bundled import WORKLOADS
-from rightbatch.errors import InputError, InsufficientEvidence, MissingExtra, StudyError, WorkloadError
+from rightbatch.errors import ChangedCodeError, InputError, InsufficientEvidence
 from rightbatch.evidence import Evidence, Question
 from rightbatch.pipeline.loop import Watch, drive
 from rightbatch.recommend import parse_objective
-from rightbatch.records import Setting, Settings, Target, Trial, WorkloadFacts
+from rightbatch.records import Direction, Setting, Settings, Target, Trial, WorkloadFacts
 from rightbatch.runner import Runner
 from rightbatch.search.strategy import fixed
 from rightbatch.store import Study
-from rightbatch.tables import TableRunner, is_table
 
 GAIN_FORGONE = 0.02
 """Without a target, one is set this share of the gain short of what the present choice reaches."""
@@ -29,7 +27,10 @@ USUAL_RATES = {"SGD": 0.1, "SGD momentum": 0.03, "Adam": 0.001}
 
 @dataclass(frozen=True)
 class Ask:
-    """What a person may say about the question beyond the workload; None leaves it to the workload or the study."""
+    """What a person may say about the question beyond the workload; None leaves it to the workload or the study.
+
+    `direction` and `train_examples` are for a loop or a command, which does not say them itself.
+    """
 
     objective: str = "time"
     target: float | None = None
@@ -41,65 +42,8 @@ class Ask:
     planned_examples: int | None = None
     epochs: float | None = None
     settings: Mapping[str, Setting] | None = None
-
-
-# ------------------------------------------------------------------------------------------------------- runners
-
-
-def as_runner(workload: Any, *, device: str | None = None, threads: int | None = None) -> Runner:
-    """A runner from what a person gives: a `Workload`, a runner, or the name of a bundled workload, a table, a file.
-
-    Raises
-    ------
-    InputError: For a name that is none of these.
-    MissingExtra: When it needs torch and torch is not installed.
-    """
-    if isinstance(workload, str) and is_table(workload):
-        return TableRunner(workload)
-    if hasattr(workload, "start") and hasattr(workload, "facts") and not callable(workload.facts):
-        return workload  # type: ignore[no-any-return]
-    try:
-        import torch
-
-        from rightbatch.engine import WorkloadRunner, use_device
-        from rightbatch.workload import Workload
-    except ImportError as error:
-        if error.name is None or not error.name.startswith("torch"):
-            raise
-        raise MissingExtra("PyTorch, which training needs,", "torch") from error
-    if threads is not None:
-        torch.set_num_threads(threads)
-    made = _from_name(workload) if isinstance(workload, str) else workload
-    if not isinstance(made, Workload):
-        raise WorkloadError(f"{workload!r} gave a {type(made).__name__}, expected a rightbatch.Workload.")
-    return WorkloadRunner(use_device(made, device) if device else made)
-
-
-def recorded_rates(runner: Runner) -> tuple[float, ...] | None:
-    """The rates of a recorded table, which has no others to offer; None where any rate can be run."""
-    return runner.rates if isinstance(runner, TableRunner) else None
-
-
-def _from_name(name: str) -> Any:
-    if name in WORKLOADS:
-        return WORKLOADS[name].make()
-    path, colon, function = name.rpartition(":")
-    if not colon or not path.endswith(".py"):
-        raise InputError(
-            f"There is no workload {name!r}. Give a bundled one ({', '.join(WORKLOADS)}), a file and a function in it "
-            f"(my.py:make_workload), or a table of curves (curves.csv.gz)."
-        )
-    from rightbatch.loading import load_function
-
-    make = load_function(path, function)
-    try:
-        return make()
-    except Exception as error:
-        if isinstance(error, InputError):
-            raise
-        raise WorkloadError(
-            f"{name} raised {type(error).__name__}: {error}. Run with --debug for the whole traceback."
-        ) from error
+    direction: Direction | None = None
+    train_examples: int | None = None
 
 
 # ------------------------------------------------------------------------------------------------------- studies
@@ -110,17 +54,29 @@ def default_study(name: str) -> Path:
     return Path(re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") + ".study.db")
 
 
-def open_study(path: str | Path | None, facts: WorkloadFacts) -> Study:
-    """The study of a workload, to write. Raises `StudyError` if the workload's code has changed since it began."""
+ChangedCode = Literal["refuse", "mix"]
+"""What to do where the code of the workload has changed since its study began."""
+
+
+def open_study(path: str | Path | None, facts: WorkloadFacts, changed_code: ChangedCode = "refuse") -> Study:
+    """The study of a workload, to write.
+
+    Raises `ChangedCodeError` if the workload's code has changed since it began, unless `changed_code` is "mix": the
+    study then goes on with both, and its answers say so.
+    """
     study = Study.open_or_create(path or default_study(facts.name), facts)
-    held = study.facts
-    if held.source != facts.source:
-        study.close()
-        raise StudyError(
-            f"The code of {facts.name!r} has changed since {study.path} began (source {held.source}, now "
-            f"{facts.source}). Runs of both would be mixed: choose a new study with --study, or restore the code."
-        )
-    return study
+    held = study.facts.source
+    if held == facts.source:
+        return study
+    if changed_code == "mix":
+        study.replace_source(facts.source)
+        return study
+    study.close()
+    raise ChangedCodeError(
+        f"The code of {facts.name!r} has changed since {study.path} began (source {held}, now {facts.source}). Runs of "
+        f"both would be mixed: choose a new study with --study, restore the code, or, if the change cannot matter, go "
+        f"on with --changed-code mix."
+    )
 
 
 # ----------------------------------------------------------------------------------------------------- questions
@@ -181,6 +137,10 @@ def gather(
 
 def _facts(facts: WorkloadFacts, ask: Ask) -> WorkloadFacts:
     """The study's facts with what the person says now: what they train with, how long a run is."""
+    if ask.epochs and not facts.train_examples:
+        raise InputError(
+            f"How many examples a pass has is not known, so epochs={ask.epochs:g} says nothing. Give --train-examples."
+        )
     planned = ask.planned_examples or (round(ask.epochs * facts.train_examples) if ask.epochs else None)
     return replace(facts, present=ask.present or facts.present, planned_examples=planned or facts.planned_examples)
 

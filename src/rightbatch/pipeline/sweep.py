@@ -14,9 +14,11 @@ from rightbatch.evidence import Evidence
 from rightbatch.lattice import snap
 from rightbatch.pipeline.loop import OUT_OF_BUDGET, Watch, drive, unwatched
 from rightbatch.pipeline.profile import profile
-from rightbatch.pipeline.setting_up import Ask, as_runner, first_choice, open_study, pose, recorded_rates
+from rightbatch.pipeline.runners import as_runner, crew_of, recorded_rates
+from rightbatch.pipeline.setting_up import Ask, ChangedCode, first_choice, open_study, pose
 from rightbatch.recommend import recommend
 from rightbatch.records import Settings
+from rightbatch.search.strategy import by_length
 from rightbatch.search.sweep import Sweep
 
 
@@ -33,6 +35,8 @@ def sweep(
     budget_seconds: float | None = None,
     device: str | None = None,
     threads: int | None = None,
+    workers: int = 1,
+    changed_code: ChangedCode = "refuse",
     watch: Watch = unwatched,
     **asked: Any,
 ) -> Recommendation:
@@ -49,13 +53,14 @@ def sweep(
     """
     deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
     ask = Ask(**asked)
-    runner = as_runner(workload, device=device, threads=threads)
-    too_large = [size for size in batch_sizes if size > runner.facts.train_examples]
+    how: dict[str, Any] = {"ask": ask, "device": device, "threads": threads}
+    runner = as_runner(workload, **how)
+    too_large = [size for size in batch_sizes if size > (runner.facts.train_examples or size)]
     if too_large:
         raise InputError(
             f"Batch size {too_large[0]} is larger than the data: {runner.facts.train_examples} training examples."
         )
-    with open_study(study, runner.facts) as kept:
+    with open_study(study, runner.facts, changed_code) as kept:
         profile(kept, runner, batch_sizes)
         evidence = pose(kept, runner, ask, watch, range(seeds))
         size, rate = ask.present or first_choice(kept.facts)
@@ -70,7 +75,14 @@ def sweep(
             planned_examples=evidence.facts.planned_examples,
             settings=Settings(ask.settings),
         )
-        evidence, why = drive(kept, runner, strategy, evidence, deadline=deadline, watch=watch)
+        if evidence.facts.length_bound and until != "horizon":
+            raise InputError(
+                f"The rate of {evidence.facts.name!r} changes along a run, so only the ends of runs count: "
+                f"--until {until} would stop them before. Leave it at horizon."
+            )
+        chosen = by_length(strategy) if evidence.facts.length_bound else strategy
+        with crew_of(workload, runner, workers, **how) as crew:
+            evidence, why = drive(kept, runner, chosen, evidence, crew=crew, deadline=deadline, watch=watch)
         tuned = "at given rates" if rates else "on the lattice 10^(k/4), tuned at every batch size"
         protocol = f"every batch size with {seeds} seeds, rates {tuned}; runs went to: {until}"
         answer = recommend(evidence, protocol=protocol, spent_seconds=kept.costs(), in_budget=why != OUT_OF_BUDGET)

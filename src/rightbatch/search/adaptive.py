@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from rightbatch.cells import Cell
 from rightbatch.curves import Curve, StopRule, any_rule, until_target
 from rightbatch.evidence import FRESH_SEED, Evidence, Objective
 from rightbatch.lattice import rate_at
 from rightbatch.records import Settings, Trial
 from rightbatch.search.rates import SPAN, next_index
-from rightbatch.search.strategy import Action, Advance, Done, Offers
-from rightbatch.search.sweep import missing_seed, start_index
+from rightbatch.search.strategy import Action, Advance, Done, Offers, Wait, missing_seed
+from rightbatch.search.sweep import start_index
 from rightbatch.zones import ZONE_FACTOR
 
 GIVE_UP_FACTOR = 4.0
@@ -36,20 +37,25 @@ class Adaptive:
     settings: Settings = field(default_factory=Settings)
 
     def __call__(self, evidence: Evidence) -> Action:
-        return (
-            self._coarse(evidence)
-            or self._beside_the_best(evidence)
-            or self._seeds(evidence)
-            or self._fresh(evidence)
-            or Done("no other size or rate can be expected to be better")
-        )
+        for stage in (self._coarse, self._beside_the_best):
+            action = stage(evidence)
+            if action is not None:
+                return action
+            if _being_tuned(evidence):  # each stage rests on all that the one before has found
+                return Wait()
+        action = self._seeds(evidence)
+        if action is not None:
+            return action
+        if evidence.pending:
+            return Wait()
+        return self._fresh(evidence) or Done("no other size or rate can be expected to be better")
 
     # ------------------------------------------------------------------------------------------------- stages
 
     def _coarse(self, evidence: Evidence) -> Advance | None:
         first = self._nearest(self.first_size)
         action = self._tune(evidence, first, None)
-        if action is not None:
+        if action is not None or first in _being_tuned(evidence):
             return action
         for step in (4.0, 0.25):
             near, far = first, self._next(first, step)
@@ -57,8 +63,8 @@ class Adaptive:
                 action = self._tune(evidence, far, near)
                 if action is not None:
                     return action
-                if self._is_beyond_the_edge(evidence, far, step):
-                    break
+                if far in _being_tuned(evidence) or self._is_beyond_the_edge(evidence, far, step):
+                    break  # while a size is being tuned, the other side meanwhile
                 near, far = far, self._next(far, step)
         return None
 
@@ -84,7 +90,7 @@ class Adaptive:
         """The contender with the fewest seeds next, so that all grow alike and a bad one drops out early."""
         limit = CONTENDER_FACTOR * _best_cost(evidence)
         open_cells = [
-            (len(cell.costs), cell.mean, cell, seed)
+            (len(cell.costs) + self._under_way(evidence, cell), cell.mean, cell, seed)
             for cell in evidence.cells
             if cell.reaches
             and cell.mean <= limit
@@ -95,6 +101,9 @@ class Adaptive:
             return None
         _, _, cell, seed = min(open_cells, key=lambda entry: entry[:2])
         return self._advance(evidence, cell.batch_size, cell.learning_rate, seed, "how much do seeds differ?")
+
+    def _under_way(self, evidence: Evidence, cell: Cell) -> int:
+        return sum((size, rate) == (cell.batch_size, cell.learning_rate) for size, rate, _ in evidence.pending)
 
     def _fresh(self, evidence: Evidence) -> Advance | None:
         best = evidence.choice.best if evidence.choice else None
@@ -118,6 +127,7 @@ class Adaptive:
             start_index(evidence, neighbour, self.first_rate),
             lambda k: self.offers(self._trial(size, rate_at(k), self.seeds[0])),
             span=SPAN[:3] if narrow else SPAN,
+            pending=evidence.pending_rates(size),
         )
         if index is None:
             return None
@@ -129,8 +139,10 @@ class Adaptive:
     def _until(self, evidence: Evidence, size: int) -> StopRule:
         if evidence.question.objective is Objective.METRIC:
             return _compared_at(evidence, size)
-        best = _best_cost(evidence)
-        return any_rule(until_target(evidence.question.target), _give_up(evidence, size, GIVE_UP_FACTOR * best))
+        too_dear = _give_up(evidence, size, GIVE_UP_FACTOR * _best_cost(evidence))
+        if evidence.facts.length_bound:  # the target counts at the end of a run only
+            return too_dear
+        return any_rule(until_target(evidence.question.target), too_dear)
 
     def _trial(self, size: int, rate: float, seed: int) -> Trial:
         return Trial(size, rate, seed, self.planned_examples, self.settings)
@@ -145,6 +157,12 @@ class Adaptive:
 
     def _cost(self, evidence: Evidence, size: int) -> float:
         return min((cell.mean for cell in evidence.cells_of(size)), default=math.inf)
+
+
+def _being_tuned(evidence: Evidence) -> frozenset[int]:
+    """Sizes of which a rate is under way that is not known yet, unlike further seeds of one that is."""
+    known = {(cell.batch_size, cell.learning_rate) for cell in evidence.cells}
+    return frozenset(size for size, rate, _ in evidence.pending if (size, rate) not in known)
 
 
 def _best_cost(evidence: Evidence) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from rightbatch.cells import Cell
 from rightbatch.lattice import index_of
@@ -20,6 +20,7 @@ def next_index(
     offered: Callable[[int], bool] = lambda index: True,
     *,
     span: Sequence[int] = SPAN,
+    pending: Collection[float] = (),
 ) -> int | None:
     """The lattice index of the next rate to try at a batch size, or None when its best rate is found.
 
@@ -27,13 +28,15 @@ def next_index(
     neighbour that diverged or never reached the target closes the edge); then the two points beside the best, which
     may be the nearest miss.
 
-    `cells` are the complete cells of that size; `offered` tells which indices can be run at all.
+    `cells` are the complete cells of that size; `offered` tells which indices can be run at all. `pending` are rates
+    that are being tried: None then means that what comes next depends on them.
     """
     costs = {index_of(cell.learning_rate): _merit(cell) for cell in cells}
+    under_way = {index_of(rate) for rate in pending} - set(costs)
     for offset in span:
-        if start + offset not in costs and offered(start + offset):
+        if start + offset not in costs and start + offset not in under_way and offered(start + offset):
             return start + offset
-    if not costs:
+    if not costs or under_way:
         return None
     beyond = _beyond(costs)
     outside = [index for index in costs if not start + min(span) <= index <= start + max(span)]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rightbatch.curves import StopRule, until_horizon
+from rightbatch.ends import next_length
 from rightbatch.evidence import Evidence
 from rightbatch.records import Trial
 
@@ -20,15 +21,24 @@ class Advance:
 
 
 @dataclass(frozen=True)
+class Wait:
+    """Nothing to propose before one of the runs that are under way has ended."""
+
+
+@dataclass(frozen=True)
 class Done:
     """Nothing more to train, and why."""
 
     why: str
 
 
-Action = Advance | Done
+Action = Advance | Wait | Done
 Strategy = Callable[[Evidence], Action]
-"""A pure function of the evidence: asked again after every run, and after a restart, with all that is known."""
+"""A pure function of the evidence: asked again after every run, and after a restart, with all that is known.
+
+Where several runs are made at a time, `Evidence.pending` names those under way. A strategy then proposes another one
+that it would want whatever comes of them, or waits.
+"""
 
 Offers = Callable[[Trial], bool]
 """Whether a runner can run a trial: a batch larger than the data cannot be, nor what a recorded table lacks."""
@@ -39,8 +49,31 @@ def fixed(trials: Sequence[Trial], why: str, until: StopRule | None = None) -> S
 
     def strategy(evidence: Evidence) -> Action:
         for trial in trials:
-            if trial.seed not in evidence.seeds_of(trial.batch_size, trial.learning_rate):
+            if missing_seed(evidence, trial.batch_size, trial.learning_rate, [trial.seed]) is not None:
                 return Advance(trial, until or until_horizon, why)
-        return Done("all trials have run")
+        return Wait() if evidence.pending else Done("all trials have run")
 
     return strategy
+
+
+def missing_seed(evidence: Evidence, size: int, rate: float, seeds: Sequence[int]) -> int | None:
+    """The first of the seeds that has not run in a cell and is not under way there."""
+    have = evidence.seeds_of(size, rate)
+    return next((seed for seed in seeds if seed not in have and (size, rate, seed) not in evidence.pending), None)
+
+
+def by_length(strategy: Strategy) -> Strategy:
+    """The strategy for a length-bound workload: each trial it proposes is run at one planned length after the other."""
+
+    def by_planned_length(evidence: Evidence) -> Action:
+        action = strategy(evidence)
+        if not isinstance(action, Advance):
+            return action
+        trial = action.trial
+        longest = trial.planned_examples or evidence.facts.planned_examples
+        run = evidence.run_of(trial.batch_size, trial.learning_rate, trial.seed)
+        ends = run.points if run is not None else ()
+        planned = next_length(ends, evidence.question.target, longest) or longest
+        return replace(action, trial=replace(trial, planned_examples=planned))
+
+    return by_planned_length

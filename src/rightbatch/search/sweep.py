@@ -11,7 +11,7 @@ from rightbatch.evidence import Evidence
 from rightbatch.lattice import index_of, rate_at
 from rightbatch.records import Settings, Trial
 from rightbatch.search.rates import next_index
-from rightbatch.search.strategy import Action, Advance, Done, Offers
+from rightbatch.search.strategy import Action, Advance, Done, Offers, Wait, missing_seed
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,17 @@ class Sweep:
     settings: Settings = field(default_factory=Settings)
 
     def __call__(self, evidence: Evidence) -> Action:
+        unsettled: set[int] = set()
         for size, neighbour in outwards(self.batch_sizes, self.first_size):
+            if neighbour in unsettled and self.rates is None:  # where to start is not known yet
+                unsettled.add(size)
+                continue
             trial = self._next_at(evidence, size, neighbour)
             if trial is not None:
                 return Advance(trial, self.until, f"batch size {size}: which rate?")
-        return Done("every size has its best rate")
+            if evidence.pending_rates(size):
+                unsettled.add(size)
+        return Wait() if evidence.pending else Done("every size has its best rate")
 
     def _next_at(self, evidence: Evidence, size: int, neighbour: int | None) -> Trial | None:
         cells = evidence.cells_of(size)
@@ -47,13 +53,14 @@ class Sweep:
             if seed is not None and not cell.misses and self.offers(self._trial(size, cell.learning_rate, seed)):
                 return self._trial(size, cell.learning_rate, seed)
         if self.rates is not None:
-            tried = {cell.learning_rate for cell in cells}
+            tried = {cell.learning_rate for cell in cells} | evidence.pending_rates(size)
             left = (self._trial(size, rate, self.seeds[0]) for rate in self.rates if rate not in tried)
             return next((trial for trial in left if self.offers(trial)), None)
         index = next_index(
             cells,
             start_index(evidence, neighbour, self.first_rate),
             lambda k: self.offers(self._trial(size, rate_at(k), self.seeds[0])),
+            pending=evidence.pending_rates(size),
         )
         return None if index is None else self._trial(size, rate_at(index), self.seeds[0])
 
@@ -83,9 +90,3 @@ def start_index(evidence: Evidence, neighbour: int | None, first_rate: float) ->
         if best is not None:
             return index_of(best.learning_rate)
     return index_of(first_rate)
-
-
-def missing_seed(evidence: Evidence, size: int, rate: float, seeds: Sequence[int]) -> int | None:
-    """The first of the seeds that has not run in a cell."""
-    have = evidence.seeds_of(size, rate)
-    return next((seed for seed in seeds if seed not in have), None)

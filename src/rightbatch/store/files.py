@@ -100,3 +100,17 @@ def locked(path: Path) -> FileLock:
     except OSError as error:
         raise StudyError(f"The study {path} cannot be written: {error}. Choose another path with --study.") from error
     return lock
+
+
+def being_written(path: Path) -> bool:
+    """Whether a process has the study open to write."""
+    lock = FileLock(f"{path}.lock")
+    if not Path(lock.lock_file).exists():
+        return False
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # a disk that cannot be written has no writer
+        return False

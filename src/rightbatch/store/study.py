@@ -16,7 +16,7 @@ import contextlib
 import datetime
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -179,6 +179,17 @@ class Study:
         with self._writing() as connection:
             connection.execute(schema.states.delete().where(schema.states.c.run_id == run))
             connection.execute(schema.states.insert().values(run_id=run, step=step, state=state))
+
+    def drop_state(self, run: int, stop: Stop) -> None:
+        """Forget the saved state of a run that cannot go on from it, and say why it ended."""
+        self._execute(schema.states.delete().where(schema.states.c.run_id == run))
+        self.stop_run(run, stop, 0.0)
+
+    def replace_source(self, source: str) -> None:
+        """Go on with changed code: the earlier source is kept beside the new one."""
+        facts = self.facts
+        changed = replace(facts, source=source, earlier_sources=(*facts.earlier_sources, facts.source))
+        self._execute(schema.study.update().values(workload=to_json(changed)))
 
     def resume_run(self, run: int) -> tuple[bytes, tuple[Point, ...]] | None:
         """Reopen a run at its saved state: that state and the points up to it; None if it saved none."""

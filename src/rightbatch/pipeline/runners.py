@@ -1,0 +1,168 @@
+"""From what a person gives (a workload, a loop, a command, a name) to a runner, and to the crew that makes its runs."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Literal
+
+from rightbatch.bundled import WORKLOADS
+from rightbatch.commands import Command, CommandRunner
+from rightbatch.errors import InputError, MissingExtra, WorkloadError
+from rightbatch.loading import load_function
+from rightbatch.loops import Loop, LoopRunner
+from rightbatch.pipeline.setting_up import Ask
+from rightbatch.runner import Runner
+from rightbatch.tables import TableRunner, is_table
+from rightbatch.workers import Alone, Crew, NotPicklable, Workers
+
+KeepModels = Literal["none", "best", "last"]
+
+
+def as_runner(
+    workload: Any,
+    *,
+    ask: Ask | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    keep_models: KeepModels = "none",
+) -> Runner:
+    """A runner from what a person gives.
+
+    `workload` is a `Workload`, a `Loop` or a generator function, a `Command`, a runner, or the name of a bundled
+    workload, of a function in a file (my.py:make_workload, my.py:train) or of a table of curves. What a loop does not
+    say itself (its direction, how many examples it has) is taken from `ask`.
+
+    Raises
+    ------
+    InputError: For a name that is none of these, or an option that does not go with it.
+    MissingExtra: When it needs torch and torch is not installed.
+    """
+    if isinstance(workload, str) and is_table(workload):
+        return TableRunner(workload)
+    if hasattr(workload, "start") and hasattr(workload, "facts") and not callable(workload.facts):
+        return workload  # type: ignore[no-any-return]
+    _use_threads(threads)
+    made = _from_name(workload) if isinstance(workload, str) else workload
+    runner = _of_any_framework(made, ask or Ask())
+    if runner is not None:
+        if device is not None:
+            raise InputError(f"device={device!r} is for a Workload: a loop or a command chooses its device itself.")
+        if keep_models != "none":
+            raise InputError("Only the models of a rightbatch.Workload can be kept: save them in your own loop.")
+        return runner
+    for option in ("direction", "train_examples"):
+        if ask is not None and getattr(ask, option) is not None:
+            raise InputError(f"{option} is for loops and commands: a Workload, and a table, say it themselves.")
+    return _of_workload(made, workload, device, keep_models)
+
+
+def recorded_rates(runner: Runner) -> tuple[float, ...] | None:
+    """The rates of a recorded table, which has no others to offer; None where any rate can be run."""
+    return runner.rates if isinstance(runner, TableRunner) else None
+
+
+@contextmanager
+def crew_of(workload: Any, runner: Runner, workers: int, **how: Any) -> Iterator[Crew]:
+    """Who makes the runs: worker processes where several are asked for, else (and where they cannot) this process.
+
+    `how` is what `as_runner` was given: a workload that has a name is made anew in each worker, any other is pickled.
+    """
+    if workers <= 1:
+        yield Alone(runner)
+        return
+    make: Callable[[], Runner] = (
+        partial(as_runner, workload, **how) if isinstance(workload, str) else partial(_same, runner)
+    )
+    try:
+        crew = Workers(make, workers, how.get("threads"))
+    except NotPicklable as error:
+        warnings.warn(f"{error} Runs are made one at a time, in this process.", stacklevel=3)
+        yield Alone(runner)
+        return
+    with crew:
+        yield crew
+
+
+def _same(runner: Runner) -> Runner:
+    return runner
+
+
+def _of_any_framework(made: Any, ask: Ask) -> Runner | None:
+    """The runner of a loop or a command; None for what is neither."""
+    if isinstance(made, Command):
+        return CommandRunner(made)
+    if inspect.isgeneratorfunction(made):
+        made = Loop(
+            made,
+            direction=ask.direction or "min",
+            train_examples=ask.train_examples or 0,
+            planned_examples=ask.planned_examples or 0,
+            present=ask.present,
+        )
+    return LoopRunner(made) if isinstance(made, Loop) else None
+
+
+def _of_workload(made: Any, given: Any, device: str | None, keep_models: KeepModels) -> Runner:
+    with _needing_torch():
+        from rightbatch.engine import WorkloadRunner, use_device
+        from rightbatch.workload import Workload
+    if isinstance(made, Workload):
+        return WorkloadRunner(use_device(made, device) if device else made, keep_models)
+    if callable(made):
+        raise WorkloadError(
+            f"{given!r} is a function that yields nothing. A training loop is a generator: it says `yield "
+            f"rightbatch.Point(step, ...)`; a function that makes a Workload is called: find(make())."
+        )
+    raise WorkloadError(
+        f"{given!r} gave a {type(made).__name__}, expected a rightbatch.Workload, a generator function, a Loop or a "
+        f"Command."
+    )
+
+
+def _from_name(name: str) -> Any:
+    """What a name stands for: what is bundled, or what a function in a file makes or is."""
+    if name in WORKLOADS:
+        with _needing_torch():
+            return WORKLOADS[name].make()
+    path, colon, function = name.rpartition(":")
+    if not colon or not path.endswith(".py"):
+        raise InputError(
+            f"There is no workload {name!r}. Give a bundled one ({', '.join(WORKLOADS)}), a file and a function in it "
+            f"(my.py:make_workload, my.py:train), or a table of curves (curves.csv.gz)."
+        )
+    with _needing_torch():
+        found = load_function(path, function)
+    if inspect.isgeneratorfunction(found):
+        return found
+    try:
+        return found()
+    except Exception as error:
+        if isinstance(error, InputError):
+            raise
+        raise WorkloadError(
+            f"{name} raised {type(error).__name__}: {error}. Run with --debug for the whole traceback."
+        ) from error
+
+
+def _use_threads(threads: int | None) -> None:
+    if threads is None:
+        return
+    try:
+        import torch
+    except ImportError:  # a loop or a command may do without: its threads are its own business
+        return
+    torch.set_num_threads(threads)
+
+
+@contextmanager
+def _needing_torch() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        if error.name is None or error.name.partition(".")[0] != "torch":
+            raise
+        raise MissingExtra("PyTorch, which training needs,", "torch") from error

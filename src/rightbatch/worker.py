@@ -1,0 +1,117 @@
+"""One worker process: makes its runner once, then starts and advances runs as it is told.
+
+The parent and this process take turns: each request has one reply, so that a run in a worker is exactly what it is in
+the parent. Errors of the person's code cross as text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from rightbatch.errors import RightbatchError
+from rightbatch.records import Trial
+from rightbatch.runner import KeepsWeights, RunInProgress, Runner, Saveable
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker is told first. `make` is a pickled function without arguments that returns its runner."""
+
+    make: bytes
+    path: tuple[str, ...]
+    threads: int
+    processors: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error of the person's code, as a reply."""
+
+    kind: str
+    message: str
+    trace: str
+
+
+def main(requests: int, life_line: int) -> None:
+    """Serve requests from a socket until it closes. `life_line` is a pipe that closes when the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides
+    threading.Thread(target=_end_with_parent, args=(life_line,), daemon=True).start()
+    connection = Connection(requests)
+    with contextlib.suppress(EOFError, ConnectionError):
+        try:
+            runner = _set_up(connection.recv())
+        except Exception as error:
+            connection.recv()  # the first request; its reply is the error
+            connection.send(_failure(error))
+            return
+        serve(connection, runner)
+
+
+def serve(connection: Connection, runner: Runner) -> None:
+    """Answer requests for one run after another."""
+    run: RunInProgress | None = None
+    while True:
+        name, *arguments = connection.recv()
+        try:
+            if name == "start":
+                run = runner.start(*_trial_and_state(arguments))
+                reply: Any = None
+            else:
+                assert run is not None, f"{name} before start"
+                reply = _REQUESTS[name](run, *arguments)
+        except Exception as error:
+            reply = _failure(error)
+        connection.send(reply)
+
+
+def _save(run: RunInProgress) -> bytes | None:
+    return run.save() if isinstance(run, Saveable) else None
+
+
+def _write_weights(run: RunInProgress, path: Path) -> bool:
+    return isinstance(run, KeepsWeights) and run.write_weights(path)
+
+
+_REQUESTS: dict[str, Any] = {
+    "advance": lambda run: run.advance(),
+    "save": _save,
+    "write_weights": _write_weights,
+    "close": lambda run: run.close(),
+}
+
+
+def _trial_and_state(arguments: Iterable[Any]) -> tuple[Trial, bytes | None]:
+    trial, state = arguments
+    return trial, state
+
+
+def _set_up(setup: Setup) -> Runner:
+    sys.path[:] = setup.path
+    if setup.processors and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, setup.processors)
+    runner: Runner = pickle.loads(setup.make)()
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(setup.threads)
+    return runner
+
+
+def _failure(error: Exception) -> Failure:
+    kind = type(error).__name__ if isinstance(error, RightbatchError) else ""
+    message = str(error) if kind else f"{type(error).__name__}: {error}"
+    return Failure(kind, message, "".join(traceback.format_exception(error)))
+
+
+def _end_with_parent(life_line: int) -> None:
+    os.read(life_line, 1)  # returns when the other end closes, however the parent ended
+    os.kill(os.getpid(), signal.SIGKILL)

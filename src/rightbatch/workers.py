@@ -1,0 +1,270 @@
+"""Who makes the runs: this process, or long-lived worker processes that each make one at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from rightbatch import errors
+from rightbatch.errors import InputError, WorkloadError
+from rightbatch.machine import memory_kills
+from rightbatch.records import Point, Stop, StopReason, Trial
+from rightbatch.runner import RunInProgress, Runner
+from rightbatch.worker import Failure, Setup
+
+GRACE_SECONDS = 5.0
+"""A worker whose pipe is closed ends by itself; one that computes is killed after this time."""
+
+
+PROGRAM = "import sys; from rightbatch.worker import main; main(int(sys.argv[1]), int(sys.argv[2]))"
+"""What a worker runs: not the person's script, which would have to guard itself against being run again."""
+
+
+class Crew(Protocol):
+    """Starts runs, at most `places` at a time, and tells which of them to advance next."""
+
+    places: int
+
+    def start(self, trial: Trial, state: bytes | None = None) -> RunInProgress:
+        """Begin a run, or go on from a state. There must be a free place: a closed run frees its own."""
+
+    def next(self, runs: Sequence[RunInProgress]) -> RunInProgress:
+        """Of these runs that one whose `advance` has its outcome first; waits until there is one."""
+
+
+class Alone:
+    """One run at a time, in this process."""
+
+    places = 1
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+
+    def start(self, trial: Trial, state: bytes | None = None) -> RunInProgress:
+        return self._runner.start(trial, state)
+
+    def next(self, runs: Sequence[RunInProgress]) -> RunInProgress:
+        return runs[0]
+
+
+class NotPicklable(InputError):
+    """A runner cannot be sent to another process."""
+
+
+class Workers:
+    """Worker processes, started at once and kept until `close`; one that dies is replaced when it is next needed.
+
+    Parameters
+    ----------
+    make: Returns the runner. It is pickled (by cloudpickle, where that is installed) and called once in each worker.
+    count: How many workers.
+    threads: Threads of each; None: this machine's cores shared out. Each is bound to cores of its own where they do.
+
+    Raises
+    ------
+    NotPicklable: When `make` cannot be pickled.
+    """
+
+    def __init__(self, make: Callable[[], Runner], count: int, threads: int | None = None) -> None:
+        if not hasattr(socket, "AF_UNIX"):
+            raise InputError("Worker processes need Linux or macOS. Leave out --workers here.")
+        self.places = count
+        pickled = _pickled(make)
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+        each = threads or max(1, len(cores) // count)
+        own = count * each <= len(cores) and hasattr(os, "sched_setaffinity")
+        self._setups = [
+            Setup(pickled, tuple(sys.path), each, tuple(cores[k * each : (k + 1) * each]) if own else ())
+            for k in range(count)
+        ]
+        self._workers = [_Worker(setup) for setup in self._setups]
+
+    def start(self, trial: Trial, state: bytes | None = None) -> RunInProgress:
+        for place, worker in enumerate(self._workers):
+            if not worker.alive:
+                worker.end()
+                worker = self._workers[place] = _Worker(self._setups[place])
+            if worker.run is None:
+                worker.run = RemoteRun(worker, trial, state)
+                return worker.run
+        raise AssertionError("no free worker")
+
+    def next(self, runs: Sequence[RunInProgress]) -> RunInProgress:
+        remote = [run for run in runs if isinstance(run, RemoteRun)]
+        for run in remote:
+            run.ask()
+        while True:
+            ready = wait([run.connection for run in remote])
+            for run in remote:
+                if run.connection in ready and run.has_outcome():
+                    return run
+
+    def close(self) -> None:
+        """End all workers. Allowed more than once."""
+        for worker in self._workers:
+            worker.connection.close()
+        for worker in self._workers:
+            worker.end()
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class RemoteRun:
+    """A run in progress in a worker. Whoever advances it and the worker take turns."""
+
+    def __init__(self, worker: _Worker, trial: Trial, state: bytes | None) -> None:
+        self._worker, self._trial = worker, trial
+        self._kills = memory_kills()
+        self._closed = self._asked = False
+        self._starting = True
+        self._refused: Exception | None = None
+        self._send("start", trial, state)
+
+    @property
+    def connection(self) -> Connection:
+        return self._worker.connection
+
+    def ask(self) -> None:
+        """Have the worker begin the next stretch, if it has not; `advance` then waits for what comes of it."""
+        if not self._asked:
+            self._asked = True
+            self._send("advance")
+
+    def has_outcome(self) -> bool:
+        """Whether what can be read now is an outcome, and not yet the reply to the start."""
+        if not self._starting:
+            return True
+        self._starting = False
+        try:
+            self._reply()
+        except (EOFError, ConnectionError):
+            return True  # `advance` finds the same
+        except Exception as error:
+            self._refused = error
+        return self._refused is not None
+
+    def advance(self) -> Point | Stop:
+        self.ask()
+        if self._starting:
+            self.has_outcome()
+        if self._refused is not None:
+            raise self._refused
+        try:
+            self._asked = False
+            return self._reply()  # type: ignore[no-any-return]
+        except (EOFError, ConnectionError):
+            return self._death()
+
+    def save(self) -> bytes | None:
+        """The state after the last point; None where such a run has none, or its worker is gone."""
+        return self._request("save")  # type: ignore[no-any-return]
+
+    def write_weights(self, path: Path) -> bool:
+        """See `rightbatch.runner.KeepsWeights`."""
+        return bool(self._request("write_weights", path))
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._asked or self._starting:  # in the middle of a stretch that nobody wants: a new worker is quicker
+            self._worker.end()
+        else:
+            self._request("close")
+        self._worker.run = None
+
+    def _request(self, name: str, *arguments: Any) -> Any:
+        assert not self._asked, f"{name} while the run advances"
+        try:
+            self._send(name, *arguments)
+            return self._reply()
+        except (EOFError, ConnectionError):
+            return None
+
+    def _send(self, *request: Any) -> None:
+        with contextlib.suppress(ConnectionError, OSError):  # a dead worker is noticed when its reply is read
+            self.connection.send(request)
+
+    def _reply(self) -> Any:
+        reply = self.connection.recv()
+        if not isinstance(reply, Failure):
+            return reply
+        kind = getattr(errors, reply.kind, None) or WorkloadError
+        failed = kind.__new__(kind)  # some take other arguments than their message
+        Exception.__init__(failed, reply.message)
+        failed.add_note(f"In the worker process:\n{reply.trace}")
+        raise failed
+
+    def _death(self) -> Stop:
+        self._asked = False
+        kills = memory_kills()
+        if kills is not None and self._kills is not None and kills > self._kills:
+            return Stop(StopReason.OUT_OF_MEMORY, "the system ran out of memory and killed the worker process")
+        return Stop(StopReason.INTERRUPTED, "its worker process was killed")
+
+
+class _Worker:
+    """One process, the socket to it, and the pipe by which it notices that we are gone."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.run: RemoteRun | None = None
+        ours, theirs = socket.socketpair()
+        watched, self._life_line = os.pipe()
+        # Set before the libraries load: most read their number of threads only then.
+        threads = {name: str(setup.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, str(theirs.fileno()), str(watched)],
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # what the person's code prints must not mix with an answer
+                pass_fds=(theirs.fileno(), watched),
+                env={**os.environ, **threads, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            )
+        os.close(watched)
+        self.connection = Connection(ours.detach())
+        self.connection.send(setup)
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None and not self.connection.closed
+
+    def end(self) -> None:
+        """End the process: it notices the closed pipe, at once when it waits, else it is killed."""
+        if self._life_line >= 0:
+            os.close(self._life_line)
+            self._life_line = -1
+        self.connection.close()
+        try:
+            self._process.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _pickled(make: Callable[[], Runner]) -> bytes:
+    try:
+        try:
+            import cloudpickle  # type: ignore[import-untyped]
+        except ImportError:
+            return pickle.dumps(make)
+        return cloudpickle.dumps(make)  # type: ignore[no-any-return]
+    except Exception as error:  # whatever a person's object raises when it is pickled
+        raise NotPicklable(
+            f"The workload cannot be sent to worker processes ({type(error).__name__}: {error}). "
+            f"Give it by name (my.py:make_workload), or without what cannot be pickled."
+        ) from error
