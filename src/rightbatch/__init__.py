@@ -1,7 +1,7 @@
 """rightbatch: which mini-batch size should I train with, at which learning rate? Measured, not guessed.
 
     import rightbatch
-    answer = rightbatch.find(workload)           # or "digits", "my.py:make_workload", "curves.csv.gz"
+    answer = rightbatch.find(workload)           # or a generator, a Command, "digits", "my.py:train", "curves.csv.gz"
     print(answer.batch_size, answer.learning_rate)
 
 Everything here works without torch but `Workload` itself, which is imported when it is first asked for.
@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from rightbatch.answer import Recommendation
+from rightbatch.commands import Command
 from rightbatch.errors import (
     DataError,
     InputError,
@@ -22,6 +23,7 @@ from rightbatch.errors import (
     WorkloadError,
 )
 from rightbatch.evidence import Evidence, Objective
+from rightbatch.loops import Loop, LoopTrial
 from rightbatch.pipeline.export import export
 from rightbatch.pipeline.find import find
 from rightbatch.pipeline.setting_up import Ask
@@ -34,11 +36,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Ask",
+    "Command",
     "DataError",
     "Evidence",
     "InputError",
     "InsufficientEvidence",
     "Interval",
+    "Loop",
+    "LoopTrial",
     "MissingExtra",
     "Objective",
     "Point",

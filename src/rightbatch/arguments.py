@@ -3,34 +3,55 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rightbatch.commands import Command
 from rightbatch.errors import InputError
 from rightbatch.records import Setting
 
 
 def asked(
-    objective: str,
-    target: float | None,
-    target_on: str | None,
-    first_touch: bool,
-    at_seconds: float | None,
-    at_examples: float | None,
-    present: str | None,
-    epochs: float | None,
-    settings: list[str] | None,
+    *,
+    present: str | None = None,
+    settings: Sequence[str] | None = None,
+    direction: str | None = None,
+    **others: Any,
 ) -> dict[str, Any]:
     """The fields of `Ask` from what was typed. Raises `InputError` for what cannot be read."""
+    if direction not in (None, "min", "max"):
+        raise InputError(f"--direction is min or max, got {direction!r}.")
     return dict(
-        objective=objective,
-        target=target,
-        target_on=target_on,
-        first_touch=first_touch,
-        at_seconds=at_seconds,
-        at_examples=at_examples,
         present=_present(present),
-        epochs=epochs,
         settings=dict(_setting(text) for text in settings or ()),
+        direction=direction,
+        **others,
+    )
+
+
+def given(words: Sequence[str], ask: Mapping[str, Any] | None = None, **of_command: Any) -> Any:
+    """The workload that was typed: one name, or the words of a command with what is asked of it.
+
+    Raises `InputError` for several words that are not a command, and for options that only a command has.
+    """
+    if len(words) == 1 and not any(of_command.values()):
+        return words[0]
+    if not any("{batch_size}" in word for word in words):
+        raise InputError(
+            f"Give one workload, or a command with {{batch_size}} and {{learning_rate}} in it, after --: "
+            f"rightbatch find -- python train.py --batch-size {{batch_size}} --lr {{learning_rate}}; got "
+            f"{shlex.join(words)!r}."
+        )
+    ask = ask or {}
+    return Command(
+        argv=tuple(words),
+        direction=ask.get("direction") or "min",
+        train_examples=ask.get("train_examples") or 0,
+        planned_examples=ask.get("planned_examples") or 0,
+        present=ask.get("present"),
+        settings=ask.get("settings") or {},
+        **of_command,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -18,16 +19,46 @@ from rich.table import Table
 
 from rightbatch import __version__
 from rightbatch.answer import Recommendation
-from rightbatch.arguments import asked, numbers, sizes
+from rightbatch.arguments import asked, given, numbers, sizes
 from rightbatch.bundled import WORKLOADS
-from rightbatch.errors import RightbatchError
+from rightbatch.errors import ChangedCodeError, RightbatchError
 from rightbatch.live import Live
+from rightbatch.live import follow as follow_study
+from rightbatch.options import (
+    AtExamples,
+    AtSeconds,
+    Budget,
+    ChangedCode,
+    Device,
+    Direction,
+    Epochs,
+    FirstTouch,
+    Json,
+    Metrics,
+    ObjectiveOption,
+    Pattern,
+    PlannedExamples,
+    Present,
+    Seeds,
+    SettingOption,
+    Sizes,
+    StudyOption,
+    StudyPath,
+    TargetOn,
+    TargetOption,
+    Threads,
+    Timeout,
+    TrainExamples,
+    Words,
+    Workers,
+)
 from rightbatch.pipeline import export as exporting
 from rightbatch.pipeline import find as finding
 from rightbatch.pipeline import show as showing
 from rightbatch.pipeline import sweep as sweeping
 from rightbatch.pipeline.profile import ROUNDS, profile, sizes_to_try
-from rightbatch.pipeline.setting_up import as_runner, default_study, open_study
+from rightbatch.pipeline.runners import as_runner
+from rightbatch.pipeline.setting_up import default_study, open_study
 from rightbatch.records import to_json
 from rightbatch.report import terminal
 
@@ -41,28 +72,6 @@ app = typer.Typer(
 )
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
-
-WorkloadName = Annotated[
-    str, typer.Argument(help="A bundled workload, my.py:make_workload, or a table (curves.csv.gz).")
-]
-StudyPath = Annotated[Path, typer.Argument(help="A study.")]
-StudyOption = Annotated[Path | None, typer.Option("--study", help="The study to keep (NAME.study.db).")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, nothing else.")]
-ObjectiveOption = Annotated[str, typer.Option(help="time, examples, steps, or metric.")]
-TargetOption = Annotated[float | None, typer.Option(help="Value to reach; else the workload's, or from --present.")]
-TargetOn = Annotated[str | None, typer.Option(help="What the target is a value of: loss or metric.")]
-FirstTouch = Annotated[bool, typer.Option(help="Reached at the first evaluation beyond the target, not two in a row.")]
-AtSeconds = Annotated[float | None, typer.Option(help="With --objective metric: compare at these training seconds.")]
-AtExamples = Annotated[float | None, typer.Option(help="With --objective metric: compare at so many examples.")]
-Present = Annotated[str | None, typer.Option(help="What you train with now, as BATCH_SIZE,RATE.")]
-Epochs = Annotated[float | None, typer.Option(help="Planned length of a run, in passes over the data.")]
-Seeds = Annotated[int, typer.Option(min=1, help="Number of seeds.")]
-Sizes = Annotated[str | None, typer.Option(help="Batch sizes: 16,32,64, or 4..4096 (powers of two between).")]
-SettingOption = Annotated[list[str] | None, typer.Option("--set", help="A setting of the workload, as NAME=VALUE.")]
-Budget = Annotated[float | None, typer.Option(help="Wall seconds after which no more is trained.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads of PyTorch; measure with those you train with.")]
-
 
 # --------------------------------------------------------------------------------------------------------- verbs
 
@@ -83,7 +92,7 @@ def workloads(as_json: Json = False) -> None:
 
 @app.command("profile")
 def profile_command(
-    workload: WorkloadName,
+    words: Words,
     study: StudyOption = None,
     batch_sizes: Sizes = None,
     rounds: Annotated[int, typer.Option(min=3, help="Repeats of every size.")] = ROUNDS,
@@ -93,7 +102,7 @@ def profile_command(
     as_json: Json = False,
 ) -> None:
     """Measure seconds per step at each batch size."""
-    runner = as_runner(workload, device=device, threads=threads)
+    runner = as_runner(given(words), device=device, threads=threads)
     chosen = sizes(batch_sizes) or sizes_to_try(runner)
     with _interruptible(), open_study(study, runner.facts) as kept, err.status("measuring seconds per step"):
         records = profile(kept, runner, chosen, rounds=rounds, again=again)
@@ -106,7 +115,7 @@ def profile_command(
 
 @app.command("sweep")
 def sweep_command(
-    workload: WorkloadName,
+    words: Words,
     batch_sizes: Annotated[str, typer.Option(help="16,32,64, or 4..4096 (powers of two between).")],
     study: StudyOption = None,
     seeds: Seeds = 3,
@@ -122,38 +131,66 @@ def sweep_command(
     at_examples: AtExamples = None,
     present: Present = None,
     epochs: Epochs = None,
+    planned_examples: PlannedExamples = None,
     settings: SettingOption = None,
+    direction: Direction = None,
+    train_examples: TrainExamples = None,
+    metrics: Metrics = None,
+    pattern: Pattern = None,
+    timeout: Timeout = None,
     budget: Budget = None,
     device: Device = None,
     threads: Threads = None,
+    workers: Workers = 1,
+    changed_code: ChangedCode = "refuse",
     as_json: Json = False,
 ) -> None:
     """Train at every batch size, the rate tuned at each, with every seed."""
-    ask = asked(objective, target, target_on, first_touch, at_seconds, at_examples, present, epochs, settings)
+    ask = asked(
+        objective=objective,
+        target=target,
+        target_on=target_on,
+        first_touch=first_touch,
+        at_seconds=at_seconds,
+        at_examples=at_examples,
+        present=present,
+        epochs=epochs,
+        planned_examples=planned_examples,
+        settings=settings,
+        direction=direction,
+        train_examples=train_examples,
+    )
+    workload = given(words, ask, metrics=metrics, pattern=pattern, timeout_seconds=timeout)
     chosen = sizes(batch_sizes)
     assert chosen is not None  # the option is required
-    with _interruptible(), Live(err) as live:
-        answer = sweeping.sweep(
-            workload,
-            chosen,
-            study=study,
-            seeds=seeds,
-            rates=numbers(rates, "rates") if rates else None,
-            until=until,
-            patience=patience,
-            patience_unit=patience_unit,
-            budget_seconds=budget,
-            device=device,
-            threads=threads,
-            watch=live.watch,
-            **ask,
-        )
+
+    def make(code: str) -> Recommendation:
+        with Live(err, budget_seconds=budget) as live:
+            return sweeping.sweep(
+                workload,
+                chosen,
+                study=study,
+                seeds=seeds,
+                rates=numbers(rates, "rates") if rates else None,
+                until=until,
+                patience=patience,
+                patience_unit=patience_unit,
+                budget_seconds=budget,
+                device=device,
+                threads=threads,
+                workers=workers,
+                changed_code=code,  # type: ignore[arg-type]
+                watch=live.watch,
+                **ask,
+            )
+
+    answer = _asking(make, changed_code)
     _print_answer(answer, as_json, study or default_study(answer.workload))
 
 
 @app.command("find")
 def find_command(
-    workload: WorkloadName,
+    words: Words,
     study: StudyOption = None,
     seeds: Seeds = 5,
     batch_sizes: Sizes = None,
@@ -165,26 +202,56 @@ def find_command(
     at_examples: AtExamples = None,
     present: Present = None,
     epochs: Epochs = None,
+    planned_examples: PlannedExamples = None,
     settings: SettingOption = None,
+    direction: Direction = None,
+    train_examples: TrainExamples = None,
+    metrics: Metrics = None,
+    pattern: Pattern = None,
+    timeout: Timeout = None,
     budget: Budget = None,
     device: Device = None,
     threads: Threads = None,
+    workers: Workers = 1,
+    keep_models: Annotated[str, typer.Option(help="Weights to keep of runs that may win: none, best, last.")] = "none",
+    changed_code: ChangedCode = "refuse",
     as_json: Json = False,
 ) -> None:
     """Find the batch size and learning rate to train with. The same command continues where it was stopped."""
-    ask = asked(objective, target, target_on, first_touch, at_seconds, at_examples, present, epochs, settings)
-    with _interruptible(), Live(err) as live:
-        answer = finding.find(
-            workload,
-            study=study,
-            seeds=seeds,
-            batch_sizes=sizes(batch_sizes),
-            budget_seconds=budget,
-            device=device,
-            threads=threads,
-            watch=live.watch,
-            **ask,
-        )
+    ask = asked(
+        objective=objective,
+        target=target,
+        target_on=target_on,
+        first_touch=first_touch,
+        at_seconds=at_seconds,
+        at_examples=at_examples,
+        present=present,
+        epochs=epochs,
+        planned_examples=planned_examples,
+        settings=settings,
+        direction=direction,
+        train_examples=train_examples,
+    )
+    workload = given(words, ask, metrics=metrics, pattern=pattern, timeout_seconds=timeout)
+
+    def make(code: str) -> Recommendation:
+        with Live(err, budget_seconds=budget) as live:
+            return finding.find(
+                workload,
+                study=study,
+                seeds=seeds,
+                batch_sizes=sizes(batch_sizes),
+                budget_seconds=budget,
+                device=device,
+                threads=threads,
+                workers=workers,
+                keep_models=keep_models,  # type: ignore[arg-type]
+                changed_code=code,  # type: ignore[arg-type]
+                watch=live.watch,
+                **ask,
+            )
+
+    answer = _asking(make, changed_code)
     _print_answer(answer, as_json, study or default_study(answer.workload))
 
 
@@ -198,10 +265,22 @@ def show_command(
     at_seconds: AtSeconds = None,
     at_examples: AtExamples = None,
     present: Present = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Show it as another process goes on with it.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show the answer of a study as it stands, for this or another question. Trains nothing."""
-    ask = asked(objective or "time", target, target_on, first_touch, at_seconds, at_examples, present, None, None)
+    ask = asked(
+        objective=objective or "time",
+        target=target,
+        target_on=target_on,
+        first_touch=first_touch,
+        at_seconds=at_seconds,
+        at_examples=at_examples,
+        present=present,
+    )
+    if follow:
+        with _interruptible():
+            follow_study(study, out, **ask)
     answer, _ = showing.show(study, **ask)
     _print_answer(answer, as_json, study)
 
@@ -257,6 +336,9 @@ def _print_answer(answer: Recommendation, as_json: bool, study: Path) -> None:
         _print_json(answer)
     else:
         terminal.print_answer(answer, out)
+        if answer.model is not None:
+            load = f"model.load_state_dict(torch.load({answer.model!r}, weights_only=True))"
+            out.print(f"model     {load}", soft_wrap=True, markup=False)
         out.print(f"kept in   {study}; as a page: rightbatch report {study}", style="dim", soft_wrap=True, markup=False)
 
 
@@ -268,6 +350,20 @@ class Interrupted(RightbatchError):
     """Ctrl-C; what was measured is kept."""
 
     exit_code = 130
+
+
+def _asking(make: Callable[[str], Recommendation], changed_code: str) -> Recommendation:
+    """Make an answer; where the code of the workload has changed, ask in a terminal whether runs of both may mix."""
+    with _interruptible():
+        try:
+            return make(changed_code)
+        except ChangedCodeError as error:
+            if not (sys.stdin.isatty() and err.is_terminal):
+                raise
+            err.print(f"rightbatch: {error}", style="yellow", markup=False, soft_wrap=True)
+            if not typer.confirm("Go on, with runs of both in this study?", err=True):
+                raise
+            return make("mix")
 
 
 class _interruptible:
@@ -284,8 +380,9 @@ class _interruptible:
 
 def main() -> NoReturn:
     """The entry point: turns errors raised on purpose into a message and an exit code."""
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    debug = len(arguments) < len(sys.argv) - 1
+    own = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]  # behind -- is a person's command
+    arguments = [argument for argument in own if argument != "--debug"] + sys.argv[1 + len(own) :]
+    debug = "--debug" in own
     try:
         app(args=arguments)
     except RightbatchError as error:

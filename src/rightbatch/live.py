@@ -1,64 +1,172 @@
-"""What is seen while runs are made: one line that changes, in a terminal only."""
+"""What is seen while runs are made: a few lines that change, in a terminal only."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from rich.console import Console
-from rich.status import Status
+from rich.console import Console, Group, RenderableType
+from rich.live import Live as RichLive
+from rich.table import Table
+from rich.text import Text
 
+from rightbatch.errors import InsufficientEvidence
 from rightbatch.evidence import Evidence
+from rightbatch.pipeline.setting_up import Ask
+from rightbatch.pipeline.show import evidence_of
 from rightbatch.records import Run
 from rightbatch.report import units
+from rightbatch.store import Study, being_written
 
-REFRESH_SECONDS = 0.1
+REFRESH_PER_SECOND = 8
+FOLLOW_SECONDS = 1.0
+"""How often a study that another process writes is read again."""
 
 
 class Live:
     """Use as a context; `watch` is what the loop calls. Silent where the console is not a terminal."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, budget_seconds: float | None = None) -> None:
         self._console = console
-        self._status: Status | None = None
+        self._budget = budget_seconds
+        self._live: RichLive | None = None
+        self._started = time.monotonic()
+        self._running: dict[int, tuple[Run, str, float]] = {}
         self._ended = 0
-        self._best = ""
-        self._started = self._shown = time.monotonic()
+        self._training = 0.0
+        self._evidence: Evidence | None = None
 
     def __enter__(self) -> Live:
         if self._console.is_terminal:
-            self._status = self._console.status("measuring seconds per step")
-            self._status.start()
+            self._live = RichLive(
+                get_renderable=self.render,
+                console=self._console,
+                transient=True,
+                refresh_per_second=REFRESH_PER_SECOND,
+            )
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._status is not None:
-            self._status.stop()
+        if self._live is not None:
+            self._live.stop()
 
     def watch(self, run: Run, why: str, evidence: Evidence) -> None:
-        """Show a new point or the end of a run."""
-        if self._status is None:
+        """Take note of a new point or the end of a run."""
+        if self._live is None:
             return
-        if run.stop is not None:
-            self._ended += 1
-            self._best = _best(evidence)
-        elif time.monotonic() - self._shown < REFRESH_SECONDS:
+        self._evidence = evidence
+        if run.stop is None:
+            begun = self._running[run.identifier][2] if run.identifier in self._running else time.monotonic()
+            self._running[run.identifier] = (run, why, begun)
             return
-        self._shown = time.monotonic()
+        self._running.pop(run.identifier, None)
+        self._ended += 1
+        self._training += run.points[-1].seconds if run.points else 0.0
+        self._evidence = evidence.with_run(run)
+
+    def render(self) -> RenderableType:
+        """The lines as they are now."""
+        now = time.monotonic() - self._started
+        if self._evidence is None:
+            return Text(f"{units.seconds(now)}: measuring seconds per step, starting")
+        training = self._training + sum(run.points[-1].seconds for run, _, _ in self._running.values() if run.points)
+        head = [f"{units.seconds(now)}", f"{self._ended} runs done, {len(self._running)} running"]
+        if self._budget is not None:
+            head.append(f"at most {units.seconds(max(0.0, self._budget - now))} left")
+        head.append(f"{units.seconds(training)} of it in training steps")
+        lines: list[RenderableType] = [Text(" | ".join(head))]
+        if best := best_so_far(self._evidence):
+            lines.append(Text(f"best so far: {best}", style="bold"))
+        lines.append(running_table(self._running, self._evidence))
+        return Group(*lines)
+
+
+def follow(path: str | Path, console: Console, **asked: Any) -> None:
+    """Show a study while another process goes on with it; returns when nobody writes it any more.
+
+    In a terminal a few lines that change, elsewhere one line for each run that has ended. Raises `StudyError` when the
+    study cannot be opened.
+    """
+    told: set[int] = set()
+    begun: dict[int, float] = {}
+    with (
+        RichLive(console=console, transient=True, auto_refresh=False) if console.is_terminal else nullcontext() as live
+    ):
+        while True:
+            writing = being_written(Path(path))
+            with Study.open(path) as study:
+                runs = study.runs()
+                try:
+                    evidence = evidence_of(study, Ask(**asked))
+                except InsufficientEvidence:  # its target is being derived
+                    evidence = None
+            running = {
+                run.identifier: (run, "", begun.setdefault(run.identifier, time.monotonic()))
+                for run in runs
+                if run.stop is None
+            }
+            ended = [run for run in runs if run.stop is not None]
+            best = best_so_far(evidence) if evidence is not None else ""
+            if live is not None:
+                head = f"{len(ended)} runs done, {len(running)} running" + (f" | best so far: {best}" if best else "")
+                rows = [running_table(running, evidence)] if evidence is not None else []
+                live.update(Group(Text(head), *rows), refresh=True)
+            else:
+                for run in ended:
+                    if run.identifier not in told:
+                        console.print(_ended_line(run) + (f" | best so far: {best}" if best else ""), soft_wrap=True)
+                told |= {run.identifier for run in ended}
+            if not writing:
+                return
+            time.sleep(FOLLOW_SECONDS)
+
+
+def _ended_line(run: Run) -> str:
+    trial = run.trial
+    reason = run.stop.message or run.stop.reason.value if run.stop else ""
+    examples = f"{run.points[-1].examples:,} examples" if run.points else "no point"
+    return (
+        f"run {run.identifier}: batch {trial.batch_size}, rate {units.rate(trial.learning_rate)}, seed {trial.seed}: "
+        f"{examples}, {reason}"
+    )
+
+
+def running_table(running: Mapping[int, tuple[Run, str, float]], evidence: Evidence) -> Table:
+    """One row a run under way: what it is, how far it is, what it has reached, how long it may still take."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    quantity = evidence.question.target.quantity
+    for run, why, begun in running.values():
         trial, last = run.trial, run.points[-1] if run.points else None
-        value = getattr(last, evidence.question.target.quantity) if last else None
-        progress = f"{last.examples:,} examples, {units.significant(value)}" if last else "starting"
-        self._status.update(
-            f"{units.seconds(self._shown - self._started)}, {self._ended} runs | {why} | batch {trial.batch_size}, "
-            f"rate {units.rate(trial.learning_rate)}, seed {trial.seed}: {progress}{self._best}"
+        value = units.significant(getattr(last, quantity)) if last else "-"
+        table.add_row(
+            f"batch {trial.batch_size}, rate {units.rate(trial.learning_rate)}, seed {trial.seed}",
+            f"{last.examples:,} examples" if last else "starting",
+            f"{quantity.replace('_', ' ')} {value}",
+            _time_left(run, time.monotonic() - begun),
+            f"[dim]{why}[/dim]",
         )
+    return table
 
 
-def _best(evidence: Evidence) -> str:
+def best_so_far(evidence: Evidence) -> str:
+    """The cheapest cell of what is known, in words; empty while there is none."""
     cell = evidence.best_cell
     if cell is None:
         return ""
     cost = units.cost(cell.mean, evidence.question.objective)
-    return f" | best so far: batch {cell.batch_size}, rate {units.rate(cell.learning_rate)}, {cost}"
+    return f"batch {cell.batch_size}, rate {units.rate(cell.learning_rate)}, {cost}"
+
+
+def _time_left(run: Run, spent: float) -> str:
+    """At the pace so far, until the planned length: a run may well stop before."""
+    done, planned = run.points[-1].examples if run.points else 0, run.trial.planned_examples
+    if not done or not planned:
+        return ""
+    return f"at most {units.seconds(spent * max(0.0, planned / done - 1))} more"

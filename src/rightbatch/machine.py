@@ -22,3 +22,8 @@ def memory_kills() -> int | None:
     except OSError:
         return None
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
+
+
+def thread_variables(threads: int) -> dict[str, str]:
+    """Environment variables that tell numerical libraries how many threads to use; read when they are loaded."""
+    return {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}

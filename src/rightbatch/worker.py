@@ -45,7 +45,6 @@ class Failure:
 
 def main(requests: int, life_line: int) -> None:
     """Serve requests from a socket until it closes. `life_line` is a pipe that closes when the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides
     threading.Thread(target=_end_with_parent, args=(life_line,), daemon=True).start()
     connection = Connection(requests)
     with contextlib.suppress(EOFError, ConnectionError):

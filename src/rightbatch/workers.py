@@ -16,13 +16,10 @@ from typing import Any, Protocol
 
 from rightbatch import errors
 from rightbatch.errors import InputError, WorkloadError
-from rightbatch.machine import memory_kills
+from rightbatch.machine import memory_kills, thread_variables
 from rightbatch.records import Point, Stop, StopReason, Trial
 from rightbatch.runner import RunInProgress, Runner
 from rightbatch.worker import Failure, Setup
-
-GRACE_SECONDS = 5.0
-"""A worker whose pipe is closed ends by itself; one that computes is killed after this time."""
 
 
 PROGRAM = "import sys; from rightbatch.worker import main; main(int(sys.argv[1]), int(sys.argv[2]))"
@@ -110,8 +107,6 @@ class Workers:
 
     def close(self) -> None:
         """End all workers. Allowed more than once."""
-        for worker in self._workers:
-            worker.connection.close()
         for worker in self._workers:
             worker.end()
 
@@ -225,15 +220,15 @@ class _Worker:
         self.run: RemoteRun | None = None
         ours, theirs = socket.socketpair()
         watched, self._life_line = os.pipe()
-        # Set before the libraries load: most read their number of threads only then.
-        threads = {name: str(setup.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        variables = {**os.environ, **thread_variables(setup.threads)}
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", PROGRAM, str(theirs.fileno()), str(watched)],
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what the person's code prints must not mix with an answer
+                process_group=0,  # Ctrl-C in the terminal is for the parent, which then decides
                 pass_fds=(theirs.fileno(), watched),
-                env={**os.environ, **threads, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+                env={**variables, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             )
         os.close(watched)
         self.connection = Connection(ours.detach())
@@ -244,16 +239,13 @@ class _Worker:
         return self._process.poll() is None and not self.connection.closed
 
     def end(self) -> None:
-        """End the process: it notices the closed pipe, at once when it waits, else it is killed."""
+        """End the process at once: there is nothing in it that anybody still wants."""
         if self._life_line >= 0:
             os.close(self._life_line)
             self._life_line = -1
         self.connection.close()
-        try:
-            self._process.wait(GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._process.kill()
+        self._process.wait()
 
 
 def _pickled(make: Callable[[], Runner]) -> bytes:

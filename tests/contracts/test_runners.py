@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from rightbatch.commands import Command, CommandRunner
 from rightbatch.engine import WorkloadRunner
 from rightbatch.errors import InputError
 from rightbatch.loops import Loop, LoopRunner, LoopTrial
@@ -94,6 +96,25 @@ def logistic_regression(trial: LoopTrial) -> Iterator[Point]:
                 yield Point(step, train_loss=train_loss, valid_loss=loss(slice(9))[0])
 
 
+PROGRAM = """\
+import json, random, sys
+size, rate, seed, steps = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+draw, loss = random.Random(seed), 1.0
+for step in range(steps + 1):
+    if step % 5 == 0 or step == steps:
+        print(json.dumps({"step": step, "valid_loss": loss}), flush=True)
+    loss *= 1 - rate * draw.random() / size
+"""
+
+
+def command_runner(folder: Path) -> CommandRunner:
+    script = folder / "train.py"
+    script.write_text(PROGRAM)
+    places = ("{batch_size}", "{learning_rate}", "{seed}", "{planned_steps}", "--momentum={momentum}")
+    argv = (sys.executable, "-I", "-S", str(script), *places)
+    return CommandRunner(Command(argv=argv, train_examples=30, planned_examples=200, settings={"momentum": 0.9}))
+
+
 OF_WORKLOADS = (Trial(4, 0.1, 0, 200), Trial(8, 0.3162, 1, 200, Settings({"momentum": 0.5})))
 NOT_OF_WORKLOADS = (Trial(31, 0.1, 0), Trial(4, 0.1, 0, None, Settings({"width": 3})))
 KINDS = {
@@ -112,6 +133,7 @@ KINDS = {
         NOT_OF_WORKLOADS,
         saveable=False,
     ),
+    "command": Kind(command_runner, OF_WORKLOADS, NOT_OF_WORKLOADS, saveable=False),
     "table": Kind(
         table_runner,
         (Trial(4, 0.1, 0), Trial(8, 0.3162, 1)),

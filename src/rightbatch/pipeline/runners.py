@@ -6,6 +6,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -47,7 +48,7 @@ def as_runner(
         return workload  # type: ignore[no-any-return]
     _use_threads(threads)
     made = _from_name(workload) if isinstance(workload, str) else workload
-    runner = _of_any_framework(made, ask or Ask())
+    runner = _of_any_framework(made, ask or Ask(), threads)
     if runner is not None:
         if device is not None:
             raise InputError(f"device={device!r} is for a Workload: a loop or a command chooses its device itself.")
@@ -91,10 +92,10 @@ def _same(runner: Runner) -> Runner:
     return runner
 
 
-def _of_any_framework(made: Any, ask: Ask) -> Runner | None:
+def _of_any_framework(made: Any, ask: Ask, threads: int | None) -> Runner | None:
     """The runner of a loop or a command; None for what is neither."""
     if isinstance(made, Command):
-        return CommandRunner(made)
+        return CommandRunner(replace(made, threads=threads) if threads else made)
     if inspect.isgeneratorfunction(made):
         made = Loop(
             made,
