@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rightbatch.bundled.data import DataFile, cache_folder, find
+from rightbatch.bundled.data import DataFile, cache_folder, find, local
 from rightbatch.bundled.fashion_mnist import _load
 from rightbatch.errors import DataError
 
@@ -71,7 +71,7 @@ def cache(tmp_path, monkeypatch, server) -> Path:
     return tmp_path / "cache" / "rightbatch"
 
 
-def file_at(server: HTTPServer, kind: str, sha256: str = SHA256) -> DataFile:
+def file_at(server: HTTPServer, kind: str, sha256: str | tuple[str, ...] = SHA256) -> DataFile:
     return DataFile("set/file.bin", f"http://127.0.0.1:{server.server_port}/{kind}", sha256)
 
 
@@ -93,6 +93,25 @@ def test_a_wrong_checksum_is_told_and_leaves_nothing(server, cache):
     with pytest.raises(DataError, match=rf"SHA-256 {SHA256}, expected {wrong}\. Nothing was kept.*set/file\.bin"):
         find(file_at(server, "good", wrong))
     assert left_in(cache) == []
+
+
+def test_a_file_that_is_published_in_several_forms_is_accepted_in_each(server, cache):
+    others = ("0" * 64, "1" * 64)
+    with pytest.raises(DataError, match=rf"SHA-256 {SHA256}, expected {others[0]} or {others[1]}\."):
+        find(file_at(server, "good", others))
+    assert find(file_at(server, "good", (*others, SHA256))).read_bytes() == CONTENT
+
+
+def test_what_is_local_is_found_without_asking_the_network(server, cache, tmp_path, monkeypatch):
+    assert local("set/file.bin") is None
+    cached = find(file_at(server, "good"))
+    assert local("set/file.bin") == cached
+    monkeypatch.setenv("RIGHTBATCH_DATA", str(tmp_path / "mine"))
+    assert local("set/file.bin") == cached
+    (tmp_path / "mine" / "set").mkdir(parents=True)
+    (tmp_path / "mine" / "set" / "file.bin").write_bytes(b"mine")
+    assert local("set/file.bin") == tmp_path / "mine" / "set" / "file.bin"
+    assert server.asked == ["/good"]
 
 
 @pytest.mark.parametrize(

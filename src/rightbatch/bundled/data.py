@@ -17,11 +17,19 @@ TIMEOUT_SECONDS = 60
 
 @dataclass(frozen=True)
 class DataFile:
-    """One file of a data set: its path below a data folder, where it is published, and its SHA-256."""
+    """One file of a data set: its path below a data folder, where it is published, and its SHA-256.
+
+    Several SHA-256 where the same content is published in several forms (line ends, headers).
+    """
 
     path: str
     address: str
-    sha256: str
+    sha256: str | tuple[str, ...]
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """Every SHA-256 that a download may have."""
+        return (self.sha256,) if isinstance(self.sha256, str) else self.sha256
 
 
 def find(file: DataFile) -> Path:
@@ -29,13 +37,26 @@ def find(file: DataFile) -> Path:
 
     Raises `DataError` when it can neither be found nor downloaded, or when its content is not what was published.
     """
-    named = os.environ.get("RIGHTBATCH_DATA")
-    if named and (path := Path(named) / file.path).is_file():
+    if (path := local(file.path)) is not None:
         return path
     cached = cache_folder() / file.path
-    if not cached.is_file():
-        _download(file, cached)
+    _download(file, cached)
     return cached
+
+
+def local(path: str) -> Path | None:
+    """Where a file is on this machine, by its path below a data folder; None where it would have to be downloaded."""
+    named = os.environ.get("RIGHTBATCH_DATA")
+    folders = [Path(named), cache_folder()] if named else [cache_folder()]
+    return next((folder / path for folder in folders if (folder / path).is_file()), None)
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8. Raises `DataError` where it is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as text: {error}. Delete it and run again.") from error
 
 
 def cache_folder() -> Path:
@@ -59,9 +80,10 @@ def _download(file: DataFile, path: Path) -> None:
                 while block := answer.read(1 << 20):
                     digest.update(block)
                     part.write(block)
-            if digest.hexdigest() != file.sha256:
+            if digest.hexdigest() not in file.accepted:
                 raise DataError(
-                    f"{file.address} gave a file with SHA-256 {digest.hexdigest()}, expected {file.sha256}. "
+                    f"{file.address} gave a file with SHA-256 {digest.hexdigest()}, "
+                    f"expected {' or '.join(file.accepted)}. "
                     f"Nothing was kept. Get the file elsewhere and put it at $RIGHTBATCH_DATA/{file.path}."
                 )
             part.close()
