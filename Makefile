@@ -28,6 +28,8 @@ lint: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/engine_overhead.py
 	$(BIN)/python benchmarks/tradeoff_coverage.py
+	$(BIN)/python benchmarks/workers.py
+	$(BIN)/python benchmarks/kill_campaign.py
 
 clean:
 	rm -rf $(VENV) out
@@ -44,5 +46,5 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[torch,parquet,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[torch,parquet,examples,dev]"
 	@touch $@

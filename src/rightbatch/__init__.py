@@ -23,7 +23,9 @@ from rightbatch.errors import (
     WorkloadError,
 )
 from rightbatch.evidence import Evidence, Objective
+from rightbatch.findings import CheckReport
 from rightbatch.loops import Loop, LoopTrial
+from rightbatch.pipeline.check import check
 from rightbatch.pipeline.export import export
 from rightbatch.pipeline.find import find
 from rightbatch.pipeline.setting_up import Ask
@@ -36,6 +38,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Ask",
+    "CheckReport",
     "Command",
     "DataError",
     "Evidence",
@@ -59,6 +62,7 @@ __all__ = [
     "Trial",
     "Workload",
     "WorkloadError",
+    "check",
     "export",
     "find",
     "show",

@@ -194,8 +194,8 @@ class LoaderSource:
             first = next(batches, nothing)
         if first is nothing and not skip:  # else the pass after it would begin at once, and so on for ever
             raise WorkloadError(
-                f"{self._name}(batch_size={batch_size}, seed={seed}) gave no batch. A loader gives at least one a pass: "
-                f"is there less data than one batch, with drop_last?"
+                f"{self._name}(batch_size={batch_size}, seed={seed}) gave no batch. A loader gives at least one "
+                f"a pass: is there less data than one batch, with drop_last?"
             )
         if first is not nothing:
             for batch in chain((first,), batches):

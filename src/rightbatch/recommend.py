@@ -17,7 +17,7 @@ from rightbatch.evidence import Evidence, Objective, Question
 from rightbatch.fit.learning_rate import RateLawFit, fit_rate_law
 from rightbatch.fit.tradeoff import TradeoffFit, fit_tradeoff
 from rightbatch.lattice import index_of
-from rightbatch.records import Interval, StopReason
+from rightbatch.records import Interval, StopReason, WorkloadFacts
 from rightbatch.zones import SURE, Likelihood, find_zones, likelihoods
 
 TARGET_LADDER = (0.7, 0.8, 0.9, 0.95, 1.0)
@@ -257,13 +257,19 @@ def _cautions(evidence: Evidence, answer: Recommendation) -> tuple[str, ...]:
             said.append(Caution.FRESH_SLOW.value.format(f"{cost / answer.cost.estimate:.2f}"))
     if not any(point.test_metric is not None for run in evidence.runs for point in run.points[-1:]):
         said.append(Caution.OPTIMISTIC.value)
-    if not evidence.facts.train_examples:
+    return (*said, *_cautions_of_workload(evidence.facts))
+
+
+def _cautions_of_workload(facts: WorkloadFacts) -> tuple[str, ...]:
+    """What to beware of whatever was measured: how the workload is judged, and what cannot be had of it."""
+    said = []
+    if not facts.train_examples:
         said.append(Caution.EXAMPLES_UNKNOWN.value)
-    if evidence.facts.length_bound:
+    if facts.length_bound:
         said.append(Caution.LENGTH_BOUND.value)
-    if evidence.facts.earlier_sources:
-        said.append(Caution.MIXED_CODE.value.format(1 + len(evidence.facts.earlier_sources)))
-    return (*said, *evidence.facts.lacks)
+    if facts.earlier_sources:
+        said.append(Caution.MIXED_CODE.value.format(1 + len(facts.earlier_sources)))
+    return (*said, *facts.lacks)
 
 
 def parse_objective(name: str) -> Objective:

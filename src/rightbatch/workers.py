@@ -21,7 +21,6 @@ from rightbatch.records import Point, Stop, StopReason, Trial
 from rightbatch.runner import RunInProgress, Runner
 from rightbatch.worker import Failure, Setup
 
-
 PROGRAM = "import sys; from rightbatch.worker import main; main(int(sys.argv[1]), int(sys.argv[2]))"
 """What a worker runs: not the person's script, which would have to guard itself against being run again."""
 

@@ -32,8 +32,8 @@ def profile(
 ) -> tuple[StepTime, ...]:
     """Measure the sizes that this study has no step times of in this environment (`again`: all of them).
 
-    Nearest to the present size first; where a size is measured by itself (a command), none is begun once `budget_seconds`
-    are spent. Returns all step times of the environment.
+    Nearest to the present size first; where a size is measured by itself (a command), none is begun once
+    `budget_seconds` are spent. Returns all step times of the environment.
     """
     known = set() if again else {record.batch_size for record in study.step_times(runner.environment)}
     wanted = set(batch_sizes)

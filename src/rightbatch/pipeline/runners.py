@@ -47,7 +47,7 @@ def as_runner(
     if hasattr(workload, "start") and hasattr(workload, "facts") and not callable(workload.facts):
         return workload  # type: ignore[no-any-return]
     _use_threads(threads)
-    made = _from_name(workload) if isinstance(workload, str) else workload
+    made = from_name(workload) if isinstance(workload, str) else workload
     runner = _of_any_framework(made, ask or Ask(), threads)
     if runner is not None:
         if device is not None:
@@ -124,7 +124,7 @@ def _of_workload(made: Any, given: Any, device: str | None, keep_models: KeepMod
     )
 
 
-def _from_name(name: str) -> Any:
+def from_name(name: str) -> Any:
     """What a name stands for: what is bundled, or what a function in a file makes or is."""
     if name in WORKLOADS:
         with _needing_torch():

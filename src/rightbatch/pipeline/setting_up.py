@@ -84,7 +84,7 @@ def open_study(path: str | Path | None, facts: WorkloadFacts, changed_code: Chan
 
 def pose(study: Study, runner: Runner, ask: Ask, watch: Watch, seeds: Sequence[int]) -> Evidence:
     """The evidence for the question that is asked. Without any target, the present choice is run to derive one."""
-    facts = _facts(study.facts, ask)
+    facts = facts_as_asked(study.facts, ask)
     unknown = sorted(set(ask.settings or ()) - set(facts.settings))
     if unknown:
         raise InputError(
@@ -135,8 +135,8 @@ def gather(
     )
 
 
-def _facts(facts: WorkloadFacts, ask: Ask) -> WorkloadFacts:
-    """The study's facts with what the person says now: what they train with, how long a run is."""
+def facts_as_asked(facts: WorkloadFacts, ask: Ask) -> WorkloadFacts:
+    """The facts with what the person says now: what they train with, how long a run is."""
     if ask.epochs and not facts.train_examples:
         raise InputError(
             f"How many examples a pass has is not known, so epochs={ask.epochs:g} says nothing. Give --train-examples."

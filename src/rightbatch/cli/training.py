@@ -1,0 +1,246 @@
+"""The verbs that train: check, profile, sweep, find."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from rightbatch.answer import Recommendation
+from rightbatch.cli.app import app, asking, err, interruptible, out, print_answer, print_json
+from rightbatch.cli.arguments import asked, given, numbers, sizes
+from rightbatch.cli.live import Live
+from rightbatch.cli.options import (
+    AtExamples,
+    AtSeconds,
+    Budget,
+    ChangedCode,
+    Device,
+    Direction,
+    Epochs,
+    FirstTouch,
+    Json,
+    Metrics,
+    ObjectiveOption,
+    Pattern,
+    PlannedExamples,
+    Present,
+    Seeds,
+    SettingOption,
+    Sizes,
+    StudyOption,
+    TargetOn,
+    TargetOption,
+    Threads,
+    Timeout,
+    TrainExamples,
+    Words,
+    Workers,
+)
+from rightbatch.pipeline import check as checking
+from rightbatch.pipeline import find as finding
+from rightbatch.pipeline import sweep as sweeping
+from rightbatch.pipeline.profile import ROUNDS, profile, sizes_to_try
+from rightbatch.pipeline.runners import as_runner
+from rightbatch.pipeline.setting_up import default_study, open_study
+from rightbatch.report import terminal
+from rightbatch.report.check import print_check
+
+
+@app.command("check")
+def check_command(
+    words: Words,
+    present: Present = None,
+    settings: SettingOption = None,
+    direction: Direction = None,
+    train_examples: TrainExamples = None,
+    planned_examples: PlannedExamples = None,
+    metrics: Metrics = None,
+    pattern: Pattern = None,
+    timeout: Timeout = None,
+    device: Device = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Find all faults of a workload, a loop or a command, in seconds. Exit code 1 if there is one."""
+    ask = asked(
+        present=present,
+        settings=settings,
+        direction=direction,
+        train_examples=train_examples,
+        planned_examples=planned_examples,
+    )
+    workload = given(words, ask, metrics=metrics, pattern=pattern, timeout_seconds=timeout)
+    with err.status("looking for faults"):
+        found = checking.check(workload, device=device, threads=threads, **ask)
+    if as_json:
+        print_json(found)
+    else:
+        print_check(found, out)
+    if not found.clean:
+        raise typer.Exit(1)
+
+
+@app.command("profile")
+def profile_command(
+    words: Words,
+    study: StudyOption = None,
+    batch_sizes: Sizes = None,
+    rounds: Annotated[int, typer.Option(min=3, help="Repeats of every size.")] = ROUNDS,
+    again: Annotated[bool, typer.Option(help="Measure anew what the study has already.")] = False,
+    device: Device = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Measure seconds per step at each batch size."""
+    runner = as_runner(given(words), device=device, threads=threads)
+    chosen = sizes(batch_sizes) or sizes_to_try(runner)
+    with interruptible(), open_study(study, runner.facts) as kept, err.status("measuring seconds per step"):
+        records = profile(kept, runner, chosen, rounds=rounds, again=again)
+    summary = terminal.profile_summary(records)
+    if as_json:
+        print_json(summary)
+    else:
+        terminal.print_profile(summary, out)
+
+
+@app.command("sweep")
+def sweep_command(
+    words: Words,
+    batch_sizes: Annotated[str, typer.Option(help="16,32,64, or 4..4096 (powers of two between).")],
+    study: StudyOption = None,
+    seeds: Seeds = 3,
+    rates: Annotated[str | None, typer.Option(help="Rates, as 0.01,0.1; else tuned on the lattice.")] = None,
+    until: Annotated[str, typer.Option(help="When a run ends: horizon, target, or patience.")] = "horizon",
+    patience: Annotated[float, typer.Option(help="With --until patience: how long without improvement.")] = 10,
+    patience_unit: Annotated[str, typer.Option(help="evaluations, steps, or examples.")] = "evaluations",
+    objective: ObjectiveOption = "time",
+    target: TargetOption = None,
+    target_on: TargetOn = None,
+    first_touch: FirstTouch = False,
+    at_seconds: AtSeconds = None,
+    at_examples: AtExamples = None,
+    present: Present = None,
+    epochs: Epochs = None,
+    planned_examples: PlannedExamples = None,
+    settings: SettingOption = None,
+    direction: Direction = None,
+    train_examples: TrainExamples = None,
+    metrics: Metrics = None,
+    pattern: Pattern = None,
+    timeout: Timeout = None,
+    budget: Budget = None,
+    device: Device = None,
+    threads: Threads = None,
+    workers: Workers = 1,
+    changed_code: ChangedCode = "refuse",
+    as_json: Json = False,
+) -> None:
+    """Train at every batch size, the rate tuned at each, with every seed."""
+    ask = asked(
+        objective=objective,
+        target=target,
+        target_on=target_on,
+        first_touch=first_touch,
+        at_seconds=at_seconds,
+        at_examples=at_examples,
+        present=present,
+        epochs=epochs,
+        planned_examples=planned_examples,
+        settings=settings,
+        direction=direction,
+        train_examples=train_examples,
+    )
+    workload = given(words, ask, metrics=metrics, pattern=pattern, timeout_seconds=timeout)
+    chosen = sizes(batch_sizes)
+    assert chosen is not None  # the option is required
+
+    def make(code: str) -> Recommendation:
+        with Live(err, budget_seconds=budget) as live:
+            return sweeping.sweep(
+                workload,
+                chosen,
+                study=study,
+                seeds=seeds,
+                rates=numbers(rates, "rates") if rates else None,
+                until=until,
+                patience=patience,
+                patience_unit=patience_unit,
+                budget_seconds=budget,
+                device=device,
+                threads=threads,
+                workers=workers,
+                changed_code=code,  # type: ignore[arg-type]
+                watch=live.watch,
+                **ask,
+            )
+
+    answer = asking(make, changed_code)
+    print_answer(answer, as_json, study or default_study(answer.workload))
+
+
+@app.command("find")
+def find_command(
+    words: Words,
+    study: StudyOption = None,
+    seeds: Seeds = 5,
+    batch_sizes: Sizes = None,
+    objective: ObjectiveOption = "time",
+    target: TargetOption = None,
+    target_on: TargetOn = None,
+    first_touch: FirstTouch = False,
+    at_seconds: AtSeconds = None,
+    at_examples: AtExamples = None,
+    present: Present = None,
+    epochs: Epochs = None,
+    planned_examples: PlannedExamples = None,
+    settings: SettingOption = None,
+    direction: Direction = None,
+    train_examples: TrainExamples = None,
+    metrics: Metrics = None,
+    pattern: Pattern = None,
+    timeout: Timeout = None,
+    budget: Budget = None,
+    device: Device = None,
+    threads: Threads = None,
+    workers: Workers = 1,
+    keep_models: Annotated[str, typer.Option(help="Weights to keep of runs that may win: none, best, last.")] = "none",
+    changed_code: ChangedCode = "refuse",
+    as_json: Json = False,
+) -> None:
+    """Find the batch size and learning rate to train with. The same command continues where it was stopped."""
+    ask = asked(
+        objective=objective,
+        target=target,
+        target_on=target_on,
+        first_touch=first_touch,
+        at_seconds=at_seconds,
+        at_examples=at_examples,
+        present=present,
+        epochs=epochs,
+        planned_examples=planned_examples,
+        settings=settings,
+        direction=direction,
+        train_examples=train_examples,
+    )
+    workload = given(words, ask, metrics=metrics, pattern=pattern, timeout_seconds=timeout)
+
+    def make(code: str) -> Recommendation:
+        with Live(err, budget_seconds=budget) as live:
+            return finding.find(
+                workload,
+                study=study,
+                seeds=seeds,
+                batch_sizes=sizes(batch_sizes),
+                budget_seconds=budget,
+                device=device,
+                threads=threads,
+                workers=workers,
+                keep_models=keep_models,  # type: ignore[arg-type]
+                changed_code=code,  # type: ignore[arg-type]
+                watch=live.watch,
+                **ask,
+            )
+
+    answer = asking(make, changed_code)
+    print_answer(answer, as_json, study or default_study(answer.workload))
