@@ -1,6 +1,6 @@
 """A small BERT of Hugging Face with batches that are dicts, trained by hand: which of two words is more frequent?
 
-rightbatch find examples/hugging_face_by_hand.py:train --target 0.4 --present 32,0.001 --batch-sizes 16..512
+rightbatch find examples/hugging_face_by_hand.py:train --target 0.4 --present 32,0.001 --train-examples 5000
 """
 
 import torch

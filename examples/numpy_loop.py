@@ -1,6 +1,6 @@
 """Logistic regression in NumPy alone.
 
-rightbatch find examples/numpy_loop.py:train --target 0.32 --present 32,0.1
+rightbatch find examples/numpy_loop.py:train --target 0.15 --present 32,1 --train-examples 10000
 """
 
 import numpy as np

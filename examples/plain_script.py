@@ -1,6 +1,6 @@
 """A PyTorch script that knows nothing of rightbatch but that it prints a line of JSON now and then.
 
-    rightbatch find --target 0.35 --present 32,0.1 -- python examples/plain_script.py \\
+    rightbatch find --target 0.35 --present 32,0.1 --train-examples 10000 -- python examples/plain_script.py \\
         --batch-size {batch_size} --lr {learning_rate} --seed {seed}
 """
 

@@ -123,10 +123,11 @@ class Evidence:
         """What one run cost to reach the target, in the unit of the objective; None if it did not."""
         if self.question.objective is Objective.METRIC:
             return self._shortfall(run)
-        found = self._crossing(run)
+        found = self.crossing(run)
         return self.cost_of_steps(run.trial.batch_size, found.steps, found.examples) if found else None
 
-    def _crossing(self, run: Run) -> curves.Crossing | None:
+    def crossing(self, run: Run) -> curves.Crossing | None:
+        """Where one of the relevant runs reaches the target; None if it does not."""
         return self._read(run)[0]
 
     def _read(self, run: Run) -> tuple[curves.Crossing | None, float]:
@@ -148,7 +149,7 @@ class Evidence:
         """Standard error of the mean log cost from the distance of the rungs that enclose each crossing (uniform)."""
         if self.question.objective is Objective.METRIC:
             return 0.0
-        crossings = [found for run in runs if (found := self._crossing(run)) is not None]
+        crossings = [found for run in runs if (found := self.crossing(run)) is not None]
         widths = [math.log(c.high_examples / (c.low_examples or c.high_examples / curves.RATIO)) for c in crossings]
         return math.sqrt(sum(width**2 for width in widths) / 12) / len(widths) if widths else 0.0
 

@@ -26,6 +26,11 @@ PROTOCOL = (
     "rates on the lattice 10^(k/4), tuned at every batch size with one seed; then {seeds} seeds for every size and "
     "rate within 1.5 times the best; runs stopped at the target or at 4 times the best cost"
 )
+PROTOCOL_OF_ENDS = (
+    "rates on the lattice 10^(k/4), tuned at every batch size with one seed; then {seeds} seeds for every size and rate "
+    "within 1.5 times the best; each at planned lengths from an eighth of the longest until an end reached the target; "
+    "runs stopped at 4 times the best cost"
+)
 
 
 def find(
@@ -86,9 +91,8 @@ def find(
                 models=models,
                 watch=pruning(models, watch) if models else watch,
             )
-        answer = recommend(
-            evidence, protocol=PROTOCOL.format(seeds=seeds), spent_seconds=kept.costs(), in_budget=why != OUT_OF_BUDGET
-        )
+        protocol = (PROTOCOL_OF_ENDS if evidence.facts.length_bound else PROTOCOL).format(seeds=seeds)
+        answer = recommend(evidence, protocol=protocol, spent_seconds=kept.costs(), in_budget=why != OUT_OF_BUDGET)
         if models and (path := winner(models, evidence, answer)):
             answer = replace(answer, model=str(path))
         kept.add_answer(answer)

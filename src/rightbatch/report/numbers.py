@@ -74,8 +74,10 @@ def step_time_data(answer: Recommendation, evidence: Evidence) -> list[Row]:
 
 
 def epoch_data(answer: Recommendation, evidence: Evidence) -> list[Row]:
-    """Seconds of training for one pass over the data, by batch size, as measured."""
+    """Seconds of training for one pass over the data, by batch size; nothing where its examples are not known."""
     examples = evidence.facts.train_examples
+    if not examples:
+        return []
     return [
         {"batch_size": r.batch_size, "value": median_seconds(r) * examples / r.batch_size} for r in evidence.step_times
     ]
@@ -85,7 +87,7 @@ def target_data(answer: Recommendation, evidence: Evidence) -> list[Row]:
     """Training seconds to the target of every run at its size's best rate; nothing for runs that missed it."""
     rows = []
     for run in _best_rate_runs(answer, evidence):
-        found = curves.crossing(run.points, evidence.question.target)
+        found = evidence.crossing(run)
         seconds = evidence.step_seconds(run.trial.batch_size)
         if found is not None and seconds is not None:
             rows.append({"batch_size": run.trial.batch_size, "value": found.steps * seconds, "seed": run.trial.seed})
