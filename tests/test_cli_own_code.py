@@ -19,7 +19,7 @@ def train(trial):
     loss, step = 1.0, 0
     yield rightbatch.Point(0, valid_loss=loss)
     while True:
-        loss, step = loss * (1 - min(trial.learning_rate, 0.5) / 20), step + 1
+        loss, step = loss * (1 - min(trial.learning_rate, 0.5) / (20 + 1 / trial.batch_size)), step + 1
         if trial.due(step):
             yield rightbatch.Point(step, valid_loss=loss)
 """
