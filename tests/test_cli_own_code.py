@@ -56,6 +56,11 @@ def run(folder, monkeypatch, capsys):  # type: ignore[no-untyped-def]
     return call
 
 
+def words(said: str) -> str:
+    """What was said, without the line breaks that the width of the console makes."""
+    return " ".join(said.split())
+
+
 def runs_of(path: str) -> int:
     with Study.open(path) as study:
         return len(study.runs())
@@ -65,15 +70,15 @@ def test_a_loop_in_a_file_is_found_and_what_it_cannot_have_is_said(run) -> None:
     code, out, err = run("find", *OF_LOOP)
     assert code == 0, err
     assert "my:train: train with batch size" in out
-    assert "caution   a killed run is repeated, not continued: the state of a generator cannot be saved" in out
+    assert "caution a killed run is repeated, not continued: the state of a generator cannot be saved" in words(out)
     before = runs_of("my-train.study.db")
     assert run("find", *OF_LOOP)[0] == 0
     assert runs_of("my-train.study.db") == before  # nothing was left to run
 
 
 def test_a_program_is_found_and_its_own_seconds_are_believed(run) -> None:
-    words = ["--", sys.executable, "-I", "-S", "train.py", "{batch_size}", "{learning_rate}"]
-    code, out, err = run("find", *ASK, "--train-examples", "500", "--json", *words)
+    command = ["--", sys.executable, "-I", "-S", "train.py", "{batch_size}", "{learning_rate}"]
+    code, out, err = run("find", *ASK, "--train-examples", "500", "--json", *command)
     assert code == 0, err
     answer = json.loads(out)
     assert answer["workload"] == "train"
@@ -101,7 +106,7 @@ def test_what_does_not_go_together_is_one_clear_message(run, arguments: list[str
     code, out, err = run(*arguments)
     assert code == 1
     assert out == ""
-    assert said in " ".join(err.split())
+    assert said in words(err)
     assert "Traceback" not in err
 
 
@@ -113,7 +118,7 @@ def test_changed_code_is_refused_until_mixing_is_asked_for(run, folder: Path) ->
     assert "--changed-code mix" in err
     code, out, _ = run("find", *OF_LOOP, "--changed-code", "mix")
     assert code == 0
-    assert "runs of 2 versions of the training code are mixed in this study" in out
+    assert "runs of 2 versions of the training code are mixed in this study" in words(out)
     assert run("find", *OF_LOOP)[0] == 0  # said once, it is the code of the study
 
 
@@ -128,7 +133,7 @@ def test_in_a_terminal_it_asks_before_code_is_mixed(run, folder: Path, monkeypat
     code, out, _ = run("find", *OF_LOOP)
     assert len(asked) == 1
     assert code == (0 if agreed else 1)
-    assert ("versions of the training code" in out) == agreed
+    assert ("versions of the training code" in words(out)) == agreed
 
 
 def test_the_winner_is_kept_and_the_line_that_loads_it_works(run) -> None:
@@ -156,8 +161,8 @@ def test_following_a_study_that_nobody_writes_shows_its_runs_and_its_answer(run)
 
 def test_debug_behind_the_dashes_belongs_to_the_program(run, folder: Path) -> None:
     (folder / "train.py").write_text("import sys; sys.exit(3 if '--debug' in sys.argv else 4)")
-    words = ["--", sys.executable, "train.py", "{batch_size}", "{learning_rate}", "--debug"]
-    code, _, err = run("find", *ASK, *words)
+    command = ["--", sys.executable, "train.py", "{batch_size}", "{learning_rate}", "--debug"]
+    code, _, err = run("find", *ASK, *command)
     assert code == 1
     assert "exit code 3" in err
 
