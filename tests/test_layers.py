@@ -14,7 +14,7 @@ import rightbatch
 ROOT = Path(rightbatch.__file__).parent
 
 LAYERS = [
-    ["errors", "findings", "machine", "streams"],
+    ["errors", "findings", "machine", "streams", "wording"],
     ["records"],
     ["curves", "ends", "lattice"],
     ["fit"],
@@ -45,7 +45,7 @@ TENSOR_WING = {
     "weights",
     "workload",
 }
-MAY_BE_IMPORTED_THERE = {"errors", "findings", "machine", "streams", "records", "curves", "fit", "runner"}
+MAY_BE_IMPORTED_THERE = {"errors", "findings", "machine", "streams", "wording", "records", "curves", "fit", "runner"}
 TENSOR_WING_MAY_IMPORT = MAY_BE_IMPORTED_THERE | TENSOR_WING
 TENSOR_FILES_OF_BUNDLED = {
     "char_lm.py",

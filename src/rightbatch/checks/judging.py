@@ -10,10 +10,11 @@ import torch
 
 from rightbatch import curves
 from rightbatch.batches import is_loader
-from rightbatch.checks.looking import Cannot, counted, seconds_text
+from rightbatch.checks.looking import Cannot, seconds_text
 from rightbatch.checks.rehearsal import Rehearsal
 from rightbatch.findings import Fault, Finding
 from rightbatch.losses import examples_in, is_total
+from rightbatch.wording import counted
 
 FEWEST_OF_SHARES, FEWEST = 625, 100
 """What a share of right answers needs for a standard error, 0.5 / sqrt(n), of 2 points; what any mean needs."""

@@ -97,8 +97,3 @@ def named(names: list[str], most: int = 3) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-
-def counted(number: int, what: str) -> str:
-    """A number of things: "1 layer", "2 layers"."""
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

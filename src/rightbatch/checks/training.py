@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator
 from statistics import fmean
 
-from rightbatch.checks.looking import Cannot, Raised, counted, named
+from rightbatch.checks.looking import Cannot, Raised, named
 from rightbatch.checks.rehearsal import Rehearsal
 from rightbatch.errors import WorkloadError
 from rightbatch.findings import Fault, Finding
 from rightbatch.records import Trial
+from rightbatch.wording import counted
 
 TIMES = 4.0
 """The rate is multiplied by this to see whether the optimizer takes it over."""

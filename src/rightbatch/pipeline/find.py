@@ -21,13 +21,14 @@ from rightbatch.runner import Runner
 from rightbatch.search.adaptive import Adaptive
 from rightbatch.search.strategy import Strategy, by_length
 from rightbatch.search.sweep import Sweep
+from rightbatch.wording import counted
 
 PROTOCOL = (
-    "rates on the lattice 10^(k/4), tuned at every batch size with one seed; then {seeds} seeds for every size and "
+    "rates on the lattice 10^(k/4), tuned at every batch size with one seed; then {seeds} for every size and "
     "rate within 1.5 times the best; runs stopped at the target or at 4 times the best cost"
 )
 PROTOCOL_OF_ENDS = (
-    "rates on the lattice 10^(k/4), tuned at every batch size with one seed; then {seeds} seeds for every size and rate "
+    "rates on the lattice 10^(k/4), tuned at every batch size with one seed; then {seeds} for every size and rate "
     "within 1.5 times the best; each at planned lengths from an eighth of the longest until an end reached the target; "
     "runs stopped at 4 times the best cost"
 )
@@ -91,7 +92,7 @@ def find(
                 models=models,
                 watch=pruning(models, watch) if models else watch,
             )
-        protocol = (PROTOCOL_OF_ENDS if evidence.facts.length_bound else PROTOCOL).format(seeds=seeds)
+        protocol = (PROTOCOL_OF_ENDS if evidence.facts.length_bound else PROTOCOL).format(seeds=counted(seeds, "seed"))
         answer = recommend(evidence, protocol=protocol, spent_seconds=kept.costs(), in_budget=why != OUT_OF_BUDGET)
         if models and (path := winner(models, evidence, answer)):
             answer = replace(answer, model=str(path))

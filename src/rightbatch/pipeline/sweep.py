@@ -20,6 +20,7 @@ from rightbatch.recommend import recommend
 from rightbatch.records import Settings
 from rightbatch.search.strategy import by_length
 from rightbatch.search.sweep import Sweep
+from rightbatch.wording import counted
 
 
 def sweep(
@@ -84,7 +85,7 @@ def sweep(
         with crew_of(workload, runner, workers, **how) as crew:
             evidence, why = drive(kept, runner, chosen, evidence, crew=crew, deadline=deadline, watch=watch)
         tuned = "at given rates" if rates else "on the lattice 10^(k/4), tuned at every batch size"
-        protocol = f"every batch size with {seeds} seeds, rates {tuned}; runs went to: {until}"
+        protocol = f"every batch size with {counted(seeds, 'seed')}, rates {tuned}; runs went to: {until}"
         answer = recommend(evidence, protocol=protocol, spent_seconds=kept.costs(), in_budget=why != OUT_OF_BUDGET)
         kept.add_answer(answer)
         return answer
