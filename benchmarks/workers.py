@@ -81,7 +81,7 @@ class ByHand:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         self._processes = [
             subprocess.Popen(
-                [sys.executable, __file__, "--half", str(half), "--runs", str(runs), "--planned", str(planned_examples)],
+                [sys.executable, __file__, f"--half={half}", f"--runs={runs}", f"--planned={planned_examples}"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
             )
             for half in (0, 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rightbatch.records import Point, Run, Stop, StopReason, Target
 
@@ -28,9 +29,9 @@ def run_of_ends(runs: Sequence[Run], target: Target, longest_examples: int) -> R
     """
     ended = sorted((run for run in runs if _says_something(run)), key=lambda run: run.trial.planned_examples or 0)
     if not ended:
-        return runs[-1]
+        return replace(runs[-1], points=())
     starts = tuple(run.points[0] for run in ended[:1] if run.points and run.points[0].step == 0)
-    ends = tuple(run.points[-1] for run in ended if run.points and run.points[-1].step > 0 and _is_end(run))
+    ends = tuple(run.points[-1] if _is_end(run) else _broken_off(run) for run in ended)
     reaching = [run for run in ended if _is_end(run) and _reaches(run.points[-1], target)]
     stop: Stop | None = ended[-1].stop
     if (reaching or _is_end(ended[-1])) and next_length(ends, target, longest_examples) is not None:
@@ -52,13 +53,20 @@ def next_length(ends: Sequence[Point], target: Target, longest_examples: int) ->
     if not reached:
         longest = max(lengths)
         # A run ends at a whole number of steps: lengths are compared with that much room.
-        return None if longest > 0.9 * longest_examples else min(longest_examples, 2 * longest)
+        return None if longest > 0.9 * longest_examples else _unknown(min(longest_examples, 2 * longest), ends)
     shortest = min(reached)
     missed = [length for length in lengths if length < shortest]
     if not missed:
-        return None if shortest < 2 * SHORTEST_SHARE * longest_examples else shortest // 2
+        return None if shortest < 2 * SHORTEST_SHARE * longest_examples else _unknown(shortest // 2, ends)
     below = max(missed)
-    return round(math.sqrt(below * shortest)) if shortest > BRACKET_FACTOR * below else None
+    return _unknown(round(math.sqrt(below * shortest)), ends) if shortest > BRACKET_FACTOR * below else None
+
+
+def _unknown(length: int, ends: Sequence[Point]) -> int | None:
+    """A length in examples; None where it is as many whole steps as one that was run."""
+    known = {point.step: point.examples for point in ends if point.step > 0}
+    batch_size = next(examples / step for step, examples in known.items())
+    return None if max(1, round(length / batch_size)) in known else max(1, length)
 
 
 def _says_something(run: Run) -> bool:
@@ -67,7 +75,15 @@ def _says_something(run: Run) -> bool:
 
 
 def _is_end(run: Run) -> bool:
-    return run.stop is not None and run.stop.reason is StopReason.FINISHED and bool(run.points)
+    finished = run.stop is not None and run.stop.reason is StopReason.FINISHED
+    return finished and bool(run.points) and run.points[-1].step > 0
+
+
+def _broken_off(run: Run) -> Point:
+    """The end of a run that diverged, was given up or did not fit: at its planned length, with nothing reached."""
+    trial = run.trial
+    steps = trial.planned_steps or 1
+    return Point(steps, steps * trial.batch_size, batch_size=trial.batch_size, learning_rate=trial.learning_rate)
 
 
 def _reaches(point: Point, target: Target) -> bool:

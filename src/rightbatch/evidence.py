@@ -212,7 +212,7 @@ class Evidence:
                 key = (run.trial.batch_size, run.trial.learning_rate, run.trial.seed)
                 grouped.setdefault(key, []).append(run)
         if self.facts.length_bound:
-            longest = self.planned_examples or max((r.trial.planned_examples or 0 for r in self.runs), default=0)
+            longest = self.planned_examples or self.facts.planned_examples
             return tuple(run_of_ends(group, self.question.target, longest) for group in grouped.values())
         return tuple(max(reversed(group), key=_progress) for group in grouped.values())
 
@@ -271,8 +271,9 @@ class Evidence:
         return tuple(run for run in self.relevant if (run.trial.batch_size, run.trial.learning_rate) == wanted)
 
     def seeds_of(self, batch_size: int, learning_rate: float) -> frozenset[int]:
-        """Seeds that have a conclusive run in a cell, fresh ones included."""
-        return frozenset(run.trial.seed for run in self.runs_at(batch_size, learning_rate) if self.conclusive(run))
+        """Seeds that are done with in a cell, fresh ones included: their run is conclusive and was not cut short."""
+        runs = self.runs_at(batch_size, learning_rate)
+        return frozenset(run.trial.seed for run in runs if self.conclusive(run) and not _cut_short(run))
 
     def pending_rates(self, batch_size: int) -> frozenset[float]:
         """Rates at which runs of one batch size are under way."""
@@ -308,5 +309,8 @@ class Evidence:
 
 def _progress(run: Run) -> tuple[bool, int]:
     """What makes one of two runs of a trial the one to go by: not cut short, then the longer."""
-    cut_short = run.stop is None or run.stop.reason in INCONCLUSIVE
-    return (not cut_short, run.points[-1].step if run.points else 0)
+    return (not _cut_short(run), run.points[-1].step if run.points else 0)
+
+
+def _cut_short(run: Run) -> bool:
+    return run.stop is None or run.stop.reason in INCONCLUSIVE

@@ -86,12 +86,13 @@ class Workers:
 
     def start(self, trial: Trial, state: bytes | None = None) -> RunInProgress:
         for place, worker in enumerate(self._workers):
+            if worker.run is not None:
+                continue
             if not worker.alive:
                 worker.end()
                 worker = self._workers[place] = _Worker(self._setups[place])
-            if worker.run is None:
-                worker.run = RemoteRun(worker, trial, state)
-                return worker.run
+            worker.run = RemoteRun(worker, trial, state)
+            return worker.run
         raise AssertionError("no free worker")
 
     def next(self, runs: Sequence[RunInProgress]) -> RunInProgress:
@@ -146,7 +147,7 @@ class RemoteRun:
         self._starting = False
         try:
             self._reply()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):  # the latter also where it died amid a reply
             return True  # `advance` finds the same
         except Exception as error:
             self._refused = error
@@ -161,7 +162,7 @@ class RemoteRun:
         try:
             self._asked = False
             return self._reply()  # type: ignore[no-any-return]
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):
             return self._death()
 
     def save(self) -> bytes | None:
@@ -176,22 +177,26 @@ class RemoteRun:
         if self._closed:
             return
         self._closed = True
-        if self._asked or self._starting:  # in the middle of a stretch that nobody wants: a new worker is quicker
+        if (
+            self._asked or self._starting or self._refused is not None
+        ):  # in the middle of a stretch that nobody wants: a new worker is quicker
             self._worker.end()
         else:
             self._request("close")
         self._worker.run = None
 
     def _request(self, name: str, *arguments: Any) -> Any:
+        if self._refused is not None:
+            return None
         assert not self._asked, f"{name} while the run advances"
         try:
             self._send(name, *arguments)
             return self._reply()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):
             return None
 
     def _send(self, *request: Any) -> None:
-        with contextlib.suppress(ConnectionError, OSError):  # a dead worker is noticed when its reply is read
+        with contextlib.suppress(OSError):  # a dead worker is noticed when its reply is read
             self.connection.send(request)
 
     def _reply(self) -> Any:
@@ -206,6 +211,7 @@ class RemoteRun:
 
     def _death(self) -> Stop:
         self._asked = False
+        self._worker.end()  # it may have hung up before it has ended
         kills = memory_kills()
         if kills is not None and self._kills is not None and kills > self._kills:
             return Stop(StopReason.OUT_OF_MEMORY, "the system ran out of memory and killed the worker process")
@@ -222,7 +228,7 @@ class _Worker:
         variables = {**os.environ, **thread_variables(setup.threads)}
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, str(theirs.fileno()), str(watched)],
+                [sys.executable, "-P", "-c", PROGRAM, str(theirs.fileno()), str(watched)],
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what the person's code prints must not mix with an answer
                 process_group=0,  # Ctrl-C in the terminal is for the parent, which then decides

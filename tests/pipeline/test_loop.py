@@ -262,7 +262,6 @@ def test_what_is_killed_every_time_ends_the_search_with_a_reason_and_a_whole_stu
         assert [run.stop.reason for run in study.runs() if run.stop] == [StopReason.INTERRUPTED] * loop.KILLED_TIMES
 
 
-@pytest.mark.xfail(strict=True, raises=WorkloadError, reason="being told to end counts as having been killed")
 def test_ctrl_c_is_no_kill(tmp_path: Path) -> None:
     # Killed twice, then interrupted by the person: that is Ctrl-C, and not "was killed 3 times".
     def interrupt(run: Run, why: str, evidence: Evidence) -> None:
@@ -293,7 +292,6 @@ def test_an_error_in_one_run_interrupts_the_others_and_says_so_in_the_study(tmp_
     assert crew._open == set()
 
 
-@pytest.mark.xfail(strict=True, reason="the stretch in which the code raised is not charged to its run")
 def test_a_run_that_fails_has_taken_the_time_until_then(tmp_path: Path) -> None:
     def loss(model: object, batch: object) -> object:
         if len(batch) == 32:  # type: ignore[arg-type]
@@ -310,7 +308,6 @@ def test_a_run_that_fails_has_taken_the_time_until_then(tmp_path: Path) -> None:
     assert run.wall_seconds >= 0.05
 
 
-@pytest.mark.xfail(strict=True, reason="the clock is asked before the strategy is")
 def test_a_search_that_is_done_is_done_however_late_it_is(tmp_path: Path) -> None:
     study, evidence = opened(tmp_path / "a.study.db")
     with study:

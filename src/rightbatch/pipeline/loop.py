@@ -109,8 +109,6 @@ class _Desk:
     def fill(self, strategy: Strategy, evidence: Evidence) -> str:
         """Begin what the strategy proposes while there is a free place; why there is no more to begin."""
         while len(self.active) < self._crew.places:
-            if self._late:
-                return OUT_OF_BUDGET
             # Asked once for what is known: points of runs under way do not change what comes next.
             if self._asked is not None and self._asked[0] is evidence and self._asked[1] == len(self.active):
                 return ""
@@ -123,6 +121,8 @@ class _Desk:
             if not isinstance(action, Advance):
                 assert self.active, "a strategy waits although nothing is under way"
                 return ""
+            if self._late:
+                return OUT_OF_BUDGET
             self.active.append(self._begin(action, evidence))
         return ""
 
@@ -143,11 +143,13 @@ class _Desk:
             stop = Stop(StopReason.INTERRUPTED, str(error))
             self._study.drop_state(task.run.identifier, stop)
         except WorkloadError as error:
+            self._charge()
             self._end(task, Stop(StopReason.FAILED, str(error)))
             raise
         if stop is None:
             return None
         run = self._end(task, stop)
+        self._count_kill(run)
         self._watch(run, task.action.why, evidence)
         self._asked = None
         return run
@@ -189,16 +191,19 @@ class _Desk:
         finally:
             task.progress.close()
             self._study.stop_run(task.run.identifier, stop, task.seconds)
-        trial = task.run.trial
-        if stop.reason is StopReason.INTERRUPTED:
+        return replace(task.run, stop=stop, wall_seconds=task.run.wall_seconds + task.seconds)
+
+    def _count_kill(self, run: Run) -> None:
+        """Raise `WorkloadError` for a run that was killed too often, with nobody telling us to end it."""
+        trial = run.trial
+        if run.stop is not None and run.stop.reason is StopReason.INTERRUPTED:
             self._killed[trial] += 1
             if self._killed[trial] == KILLED_TIMES:
                 raise WorkloadError(
                     f"The run with batch_size={trial.batch_size}, learning_rate={trial.learning_rate:g}, "
-                    f"seed={trial.seed} was killed {KILLED_TIMES} times: {stop.message}. Find out what kills it "
+                    f"seed={trial.seed} was killed {KILLED_TIMES} times: {run.stop.message}. Find out what kills it "
                     f"(memory, a limit of the machine), or leave this batch size out with --batch-sizes."
                 )
-        return replace(task.run, stop=stop, wall_seconds=task.run.wall_seconds + task.seconds)
 
     def _begin(self, action: Advance, evidence: Evidence) -> _Task:
         """A run, from a saved state if there is one, else anew."""

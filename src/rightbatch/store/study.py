@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -43,6 +44,9 @@ from rightbatch.store.files import Transaction, check_schema, locked, make_file,
 
 RESUMABLE = frozenset({StopReason.INTERRUPTED, StopReason.OUT_OF_BUDGET})
 """Runs that ended so keep their saved state and can go on."""
+
+DIGEST_BYTES = 32
+"""A saved state stands behind its SHA-256."""
 
 
 class Study:
@@ -178,7 +182,7 @@ class Study:
         """Keep the state of a run after a step, in place of an earlier one."""
         with self._writing() as connection:
             connection.execute(schema.states.delete().where(schema.states.c.run_id == run))
-            connection.execute(schema.states.insert().values(run_id=run, step=step, state=state))
+            connection.execute(schema.states.insert().values(run_id=run, step=step, state=_digest(state) + state))
 
     def drop_state(self, run: int, stop: Stop) -> None:
         """Forget the saved state of a run that cannot go on from it, and say why it ended."""
@@ -188,20 +192,24 @@ class Study:
     def replace_source(self, source: str) -> None:
         """Go on with changed code: the earlier source is kept beside the new one."""
         facts = self.facts
-        changed = replace(facts, source=source, earlier_sources=(*facts.earlier_sources, facts.source))
+        earlier = tuple(known for known in (*facts.earlier_sources, facts.source) if known != source)
+        changed = replace(facts, source=source, earlier_sources=earlier)
         self._execute(schema.study.update().values(workload=to_json(changed)))
 
     def resume_run(self, run: int) -> tuple[bytes, tuple[Point, ...]] | None:
-        """Reopen a run at its saved state: that state and the points up to it; None if it saved none."""
+        """Reopen a run at its saved state: that state and the points up to it; None if it saved none that is whole."""
         row = self._connection.execute(schema.states.select().where(schema.states.c.run_id == run)).first()
         if row is None:
+            return None
+        digest, state = row.state[:DIGEST_BYTES], row.state[DIGEST_BYTES:]
+        if digest != _digest(state):  # a disk that lies: numbers that are a little wrong would go on unnoticed
             return None
         with self._writing() as connection:
             connection.execute(
                 schema.points.delete().where(schema.points.c.run_id == run, schema.points.c.step > row.step)
             )
             connection.execute(schema.runs.update().where(schema.runs.c.id == run).values(stop_reason=None, message=""))
-        return row.state, self._points_of([run]).get(run, ())
+        return state, self._points_of([run]).get(run, ())
 
     def add_step_time(self, record: StepTime, environment: Environment) -> None:
         """Add the step times of one batch size, in place of earlier ones in the same environment."""
@@ -355,6 +363,10 @@ class Study:
 
     def _scalar(self, query: sa.Select[Any]) -> Any:
         return self._connection.execute(query).scalar()
+
+
+def _digest(state: bytes) -> bytes:
+    return hashlib.sha256(state).digest()
 
 
 def _now() -> str:
