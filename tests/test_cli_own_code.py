@@ -181,3 +181,20 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     for verb in verbs:
         app(args=[verb, "--help"], standalone_mode=False)
         assert "Usage" in capsys.readouterr().out
+
+
+def test_a_length_bound_workload_cannot_be_compared_on_its_way(run, folder: Path) -> None:
+    (folder / "cosine.py").write_text(
+        "import dataclasses, torch\n"
+        "from rightbatch.bundled.digits import digits\n"
+        "def make():\n"
+        "    cosine = lambda o, t: torch.optim.lr_scheduler.CosineAnnealingLR(o, t.planned_steps)\n"
+        "    return dataclasses.replace(digits(), name='cosine', schedule=cosine)\n"
+    )
+    sizes = ["--batch-sizes", "64,256"]
+    code, _, err = run("find", "cosine.py:make", "--objective", "metric", "--at-examples", "5000", *sizes)
+    assert code == 1
+    assert "changes along a run, so runs cannot be compared" in words(err)
+    code, _, err = run("sweep", "cosine.py:make", "--until", "target", *sizes)
+    assert code == 1
+    assert "only the ends of runs count" in words(err)

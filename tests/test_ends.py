@@ -398,20 +398,34 @@ def test_a_search_interrupted_within_its_first_length_runs_no_other_lengths(tmp_
     assert {run.trial for run in evidence.runs} == {run.trial for run in undisturbed.runs}
 
 
-def test_a_finished_study_that_is_only_read_says_what_the_search_said(tmp_path: Path) -> None:
-    # An easy target: the shortest lengths reach it, and no run is ever as long as planned.
-    runner, easy = Cosine(), replace(LOSS, value=1.6)
+@pytest.mark.parametrize(
+    ("value", "planned_examples"),
+    [
+        (1.6, PLANNED),
+        (0.02, PLANNED),
+        (1.6, PLANNED // 8),
+        (0.02, PLANNED * 8),
+    ],
+)
+def test_a_finished_study_that_is_only_read_says_what_the_search_said(
+    tmp_path: Path, value: float, planned_examples: int
+) -> None:
+    # 1.6 is reached by the shortest lengths, so that no run is as long as planned; 0.02 is missed at some rates.
+    # The person may have said --planned-examples, where the workload plans another length.
+    runner, target = Cosine(), replace(LOSS, value=value)
+    runner.facts = replace(runner.facts, planned_examples=planned_examples)
+    asked = replace(runner.facts, planned_examples=PLANNED)
     study = Study.open_or_create(tmp_path / "cosine.study.db", runner.facts)
-    evidence = gather(study, runner.facts, Question(Objective.STEPS, easy), runner=runner)
+    evidence = gather(study, asked, Question(Objective.STEPS, target), runner=runner)
     strategy = by_length(Sweep((4, 16, 64), (0,), 16, 0.1, runner.offers, rates=(0.1, 1.0), planned_examples=PLANNED))
     with study:
         searched, _ = drive(study, runner, strategy, evidence)
         read = gather(study, study.facts, evidence.question)
     assert isinstance(strategy(searched), Done)
     assert len(searched.cells) == 6
-    assert max(run.trial.planned_examples or 0 for run in searched.runs) < PLANNED
-    assert [(c.batch_size, c.learning_rate, c.costs) for c in read.cells] == [
-        (c.batch_size, c.learning_rate, c.costs) for c in searched.cells
+    assert {cell.misses for cell in searched.cells} == ({0} if value > 1 else {0, 1})
+    assert [(c.batch_size, c.learning_rate, c.costs, c.misses) for c in read.cells] == [
+        (c.batch_size, c.learning_rate, c.costs, c.misses) for c in searched.cells
     ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -218,3 +220,16 @@ def test_the_golden_study_of_version_1_opens() -> None:
         assert {r.batch_size for r in study.step_times()} >= {8, 32, 128, 512}
         assert study.answers()[-1]["batch_size"] == 128
     assert GOLDEN.read_bytes() == before
+
+
+def test_a_study_of_an_earlier_version_becomes_one_of_this_when_it_is_written(tmp_path):
+    path = Path(shutil.copy(GOLDEN, tmp_path / "old.study.db"))
+    with Study.open(path) as study:
+        before = study.runs()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT schema_version FROM study").fetchone() == (1,)
+    with Study.open(path, write=True) as study:
+        assert study.runs() == before
+        assert (study.facts.length_bound, study.facts.lacks, study.facts.earlier_sources) == (False, (), ())
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT schema_version FROM study").fetchone() == (SCHEMA_VERSION,)

@@ -212,7 +212,8 @@ class Evidence:
                 key = (run.trial.batch_size, run.trial.learning_rate, run.trial.seed)
                 grouped.setdefault(key, []).append(run)
         if self.facts.length_bound:
-            longest = self.planned_examples or self.facts.planned_examples
+            # A study that is only read does not say which lengths its search went to: as far as its longest run.
+            longest = self.planned_examples or max((r.trial.planned_examples or 0 for r in self.runs), default=0)
             return tuple(run_of_ends(group, self.question.target, longest) for group in grouped.values())
         return tuple(max(reversed(group), key=_progress) for group in grouped.values())
 
@@ -227,6 +228,8 @@ class Evidence:
         A run that was stopped at an easier target, or planned shorter than now asked for, had no full chance.
         """
         if self.facts.length_bound:
+            if not self.planned_examples and self.cost(run) is not None:
+                return True  # nobody searches: the shortest length that reached is what is known
             return run.stop is not None and run.stop.reason not in INCONCLUSIVE
         if self.cost(run) is not None:
             return True
@@ -273,7 +276,7 @@ class Evidence:
     def seeds_of(self, batch_size: int, learning_rate: float) -> frozenset[int]:
         """Seeds that are done with in a cell, fresh ones included: their run is conclusive and was not cut short."""
         runs = self.runs_at(batch_size, learning_rate)
-        return frozenset(run.trial.seed for run in runs if self.conclusive(run) and not _cut_short(run))
+        return frozenset(run.trial.seed for run in runs if self.conclusive(run) and not _can_go_on(run))
 
     def pending_rates(self, batch_size: int) -> frozenset[float]:
         """Rates at which runs of one batch size are under way."""
@@ -309,8 +312,9 @@ class Evidence:
 
 def _progress(run: Run) -> tuple[bool, int]:
     """What makes one of two runs of a trial the one to go by: not cut short, then the longer."""
-    return (not _cut_short(run), run.points[-1].step if run.points else 0)
+    cut_short = run.stop is None or run.stop.reason in INCONCLUSIVE
+    return (not cut_short, run.points[-1].step if run.points else 0)
 
 
-def _cut_short(run: Run) -> bool:
-    return run.stop is None or run.stop.reason in INCONCLUSIVE
+def _can_go_on(run: Run) -> bool:
+    return run.stop is None or run.stop.reason in (StopReason.INTERRUPTED, StopReason.OUT_OF_BUDGET)

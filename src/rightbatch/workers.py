@@ -177,9 +177,8 @@ class RemoteRun:
         if self._closed:
             return
         self._closed = True
-        if (
-            self._asked or self._starting or self._refused is not None
-        ):  # in the middle of a stretch that nobody wants: a new worker is quicker
+        # In the middle of a stretch that nobody wants a new worker is quicker.
+        if self._asked or self._starting or self._refused is not None:
             self._worker.end()
         else:
             self._request("close")

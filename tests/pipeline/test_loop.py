@@ -257,13 +257,13 @@ def test_a_killed_run_goes_on_and_the_others_never_notice(tmp_path: Path, one_by
 def test_what_is_killed_every_time_ends_the_search_with_a_reason_and_a_whole_study(tmp_path: Path) -> None:
     study, evidence = opened(tmp_path / "a.study.db")
     with study:
-        with pytest.raises(WorkloadError, match=r"batch_size=32, learning_rate=0.1, seed=0 was killed 3 times"):
+        with pytest.raises(WorkloadError, match=r"batch_size=32, learning_rate=0.1, seed=0 was killed 5 times"):
             drive(study, RUNNER, fixed(SEVERAL[:1], "test"), evidence, crew=Places(1, 0, killed=9))
         assert [run.stop.reason for run in study.runs() if run.stop] == [StopReason.INTERRUPTED] * loop.KILLED_TIMES
 
 
 def test_ctrl_c_is_no_kill(tmp_path: Path) -> None:
-    # Killed twice, then interrupted by the person: that is Ctrl-C, and not "was killed 3 times".
+    # Killed twice, then interrupted by the person: that is Ctrl-C, and not "was killed 5 times".
     def interrupt(run: Run, why: str, evidence: Evidence) -> None:
         if run.identifier == 3 and len(run.points) == 1:
             raise KeyboardInterrupt

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,8 +22,8 @@ STATE_SECONDS = 20.0
 OUT_OF_BUDGET = "the budget ended"
 """Why `drive` ended when it was not the strategy that said done."""
 
-KILLED_TIMES = 3
-"""A trial that was killed so often, with nobody saying so to us, is not tried again."""
+KILLED_TIMES = 5
+"""A trial that was killed so often without getting any further, with nobody saying so to us, is not tried again."""
 
 Watch = Callable[[Run, str, Evidence], None]
 """Is told of every new point and every end of a run, with why the run was made and what was known before it."""
@@ -98,7 +97,7 @@ class _Desk:
         self._study, self._environment, self._crew, self._watch = study, environment, crew, watch
         self._deadline, self._models = deadline, models
         self.active: list[_Task] = []
-        self._killed: Counter[Trial] = Counter()
+        self._killed: dict[Trial, tuple[int, int]] = {}
         self._asked: tuple[Evidence, int] | None = None
         self._charged = time.monotonic()
 
@@ -195,15 +194,18 @@ class _Desk:
 
     def _count_kill(self, run: Run) -> None:
         """Raise `WorkloadError` for a run that was killed too often, with nobody telling us to end it."""
-        trial = run.trial
-        if run.stop is not None and run.stop.reason is StopReason.INTERRUPTED:
-            self._killed[trial] += 1
-            if self._killed[trial] == KILLED_TIMES:
-                raise WorkloadError(
-                    f"The run with batch_size={trial.batch_size}, learning_rate={trial.learning_rate:g}, "
-                    f"seed={trial.seed} was killed {KILLED_TIMES} times: {run.stop.message}. Find out what kills it "
-                    f"(memory, a limit of the machine), or leave this batch size out with --batch-sizes."
-                )
+        trial, step = run.trial, run.points[-1].step if run.points else -1
+        if run.stop is None or run.stop.reason is not StopReason.INTERRUPTED:
+            return
+        times, furthest = self._killed.get(trial, (0, -1))
+        times = 1 if step > furthest else times + 1  # what gets further each time comes to its end
+        self._killed[trial] = (times, max(step, furthest))
+        if times == KILLED_TIMES:
+            raise WorkloadError(
+                f"The run with batch_size={trial.batch_size}, learning_rate={trial.learning_rate:g}, "
+                f"seed={trial.seed} was killed {KILLED_TIMES} times: {run.stop.message}. Find out what kills it "
+                f"(memory, a limit of the machine), or leave this batch size out with --batch-sizes."
+            )
 
     def _begin(self, action: Advance, evidence: Evidence) -> _Task:
         """A run, from a saved state if there is one, else anew."""

@@ -85,6 +85,11 @@ def open_study(path: str | Path | None, facts: WorkloadFacts, changed_code: Chan
 def pose(study: Study, runner: Runner, ask: Ask, watch: Watch, seeds: Sequence[int]) -> Evidence:
     """The evidence for the question that is asked. Without any target, the present choice is run to derive one."""
     facts = facts_as_asked(study.facts, ask)
+    if facts.length_bound and ask.objective.lower() == "metric":
+        raise InputError(
+            f"The rate of {facts.name!r} changes along a run, so runs cannot be compared at --at-seconds or "
+            f"--at-examples on their way. Choose the objective time, examples or steps."
+        )
     unknown = sorted(set(ask.settings or ()) - set(facts.settings))
     if unknown:
         raise InputError(

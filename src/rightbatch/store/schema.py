@@ -1,10 +1,14 @@
-"""The tables of a study file. A change here raises SCHEMA_VERSION, and older files stay readable."""
+"""The tables of a study file. A change here raises SCHEMA_VERSION, and older files stay readable.
+
+1: the first. 2: facts say whether a workload is length-bound, what it lacks and earlier sources; a saved state stands
+behind its SHA-256.
+"""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FORMAT = "rightbatch study"
 
 schema = sa.MetaData()

@@ -91,6 +91,7 @@ class Study:
             check_schema(path, engine)
             study = cls(path, engine, lock)
             if write:
+                study._execute(schema.study.update().values(schema_version=schema.SCHEMA_VERSION))
                 study._close_orphans()
         except BaseException:
             if lock:
