@@ -1,6 +1,7 @@
 """A linear classifier of scikit-learn, trained batch by batch with `partial_fit`.
 
-rightbatch find examples/sklearn_partial_fit.py:train --target 0.95 --direction max --present 32,0.01 --train-examples 1197
+    rightbatch find examples/sklearn_partial_fit.py:train --target 0.95 --direction max --present 32,0.01 \\
+        --train-examples 1197
 """
 
 import numpy as np
