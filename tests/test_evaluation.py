@@ -15,7 +15,7 @@ from torch.utils.data import TensorDataset
 
 from rightbatch.engine import WorkloadRunner
 from rightbatch.errors import WorkloadError
-from rightbatch.evaluation import Evaluator
+from rightbatch.evaluation import Evaluator, evaluating
 from rightbatch.records import Stop, Trial
 from rightbatch.workload import Workload
 
@@ -226,6 +226,23 @@ def test_evaluation_is_in_evaluation_mode_without_gradients_and_sets_back_what_i
     with pytest.raises(ValueError, match="seventeen"):
         judge(workload(metric=broken), model)
     assert [module.training for module in model.modules()] == [True, False, True, True]
+
+
+def test_blocks_of_evaluating_may_be_nested_and_set_back_only_what_they_changed():
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(), nn.Linear(4, 2))
+    model[1].eval()
+    with evaluating(model):
+        with evaluating(model):
+            assert not any(module.training for module in model.modules())
+        assert not any(module.training for module in model.modules())
+        assert not torch.is_grad_enabled()
+    assert [module.training for module in model.modules()] == [True, True, False, True]
+    assert torch.is_grad_enabled()
+    with torch.no_grad():
+        with evaluating(model.eval()):
+            pass
+        assert not torch.is_grad_enabled()
+    assert not any(module.training for module in model.modules())
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("bfloat16", torch.bfloat16), ("float16", torch.float16)])

@@ -14,7 +14,7 @@ from torch.optim import lr_scheduler
 
 from rightbatch.records import Trial
 from rightbatch.stepping import Stepper
-from rightbatch.update import Update
+from rightbatch.update import Update, under_autocast
 from rightbatch.workload import Workload
 
 X = torch.randn(50, 4, generator=torch.Generator().manual_seed(5))
@@ -128,6 +128,14 @@ def test_bfloat16_is_autocast_around_the_loss_and_nothing_else():
     assert_same(ours, by_hand(work, step=plain_step, precision=torch.bfloat16), 1e-5)
     assert far_apart(ours, by_hand(work, step=plain_step))
     assert {p.dtype for p in ours.parameters()} == {torch.float32}
+
+
+def test_without_autocast_a_function_is_itself():
+    def loss(model, batch):
+        return model(batch[0]).square()
+
+    assert under_autocast(loss, workload()) is loss
+    assert under_autocast(loss, workload(autocast="bfloat16")) is not loss
 
 
 def test_a_person_sees_autocast_in_the_loss_only():

@@ -4,15 +4,15 @@
     answer = rightbatch.find(workload)           # or a generator, a Command, "digits", "my.py:train", "curves.csv.gz"
     print(answer.batch_size, answer.learning_rate)
 
-Everything here works without torch but `Workload` itself, which is imported when it is first asked for.
+What a name needs is imported when it is first asked for, so that a worker process, say, starts at once. Only `Workload`
+needs torch.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from rightbatch.answer import Recommendation
-from rightbatch.commands import Command
 from rightbatch.errors import (
     DataError,
     InputError,
@@ -22,17 +22,22 @@ from rightbatch.errors import (
     StudyError,
     WorkloadError,
 )
-from rightbatch.evidence import Evidence, Objective
 from rightbatch.findings import CheckReport
-from rightbatch.loops import Loop, LoopTrial
-from rightbatch.pipeline.check import check
-from rightbatch.pipeline.export import export
-from rightbatch.pipeline.find import find
-from rightbatch.pipeline.setting_up import Ask
-from rightbatch.pipeline.show import show
-from rightbatch.pipeline.sweep import sweep
 from rightbatch.records import Interval, Point, Run, Settings, Stop, StopReason, Target, Trial
-from rightbatch.store import Study
+
+if TYPE_CHECKING:  # the same names as in `_FOUND_IN`, for type checkers and editors
+    from rightbatch.answer import Recommendation
+    from rightbatch.commands import Command
+    from rightbatch.evidence import Evidence, Objective
+    from rightbatch.loops import Loop, LoopTrial
+    from rightbatch.pipeline.check import check
+    from rightbatch.pipeline.export import export
+    from rightbatch.pipeline.find import find
+    from rightbatch.pipeline.setting_up import Ask
+    from rightbatch.pipeline.show import show
+    from rightbatch.pipeline.sweep import sweep
+    from rightbatch.store import Study
+    from rightbatch.workload import Workload
 
 __version__ = "0.1.0"
 
@@ -69,14 +74,34 @@ __all__ = [
     "sweep",
 ]
 
+_FOUND_IN = {
+    "Ask": "pipeline.setting_up",
+    "Command": "commands",
+    "Evidence": "evidence",
+    "Loop": "loops",
+    "LoopTrial": "loops",
+    "Objective": "evidence",
+    "Recommendation": "answer",
+    "Study": "store",
+    "Workload": "workload",
+    "check": "pipeline.check",
+    "export": "pipeline.export",
+    "find": "pipeline.find",
+    "show": "pipeline.show",
+    "sweep": "pipeline.sweep",
+}
+
 
 def __getattr__(name: str) -> Any:
-    if name != "Workload":
+    if name not in _FOUND_IN:
         raise AttributeError(f"module 'rightbatch' has no attribute {name!r}")
     try:
-        from rightbatch.workload import Workload
+        return getattr(import_module(f"rightbatch.{_FOUND_IN[name]}"), name)
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        raise MissingExtra("PyTorch, which a Workload needs,", "torch") from error
-    return Workload
+        raise MissingExtra(f"PyTorch, which rightbatch.{name} needs,", "torch") from error
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

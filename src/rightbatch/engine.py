@@ -20,6 +20,7 @@ from rightbatch.evaluation import Evaluator
 from rightbatch.machine import processor
 from rightbatch.measure.step_time import measure_step_times
 from rightbatch.records import Environment, Point, StepTime, Stop, StopReason, Trial, WorkloadFacts
+from rightbatch.runner import suits
 from rightbatch.stepping import Stepper, is_memory_error
 from rightbatch.streams import RandomStreams
 from rightbatch.weights import Keep, KeptWeights
@@ -60,8 +61,7 @@ class WorkloadRunner:
         )
 
     def offers(self, trial: Trial) -> bool:
-        fits = trial.batch_size <= (self._facts.train_examples or trial.batch_size)
-        return fits and set(trial.settings) <= set(self.workload.settings)
+        return suits(trial, self._facts.train_examples, self.workload.settings)
 
     def start(self, trial: Trial, state: bytes | None = None) -> TrainingRun:
         """Begin a run, or go on from the state that a run of the same trial saved."""

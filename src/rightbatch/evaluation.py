@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from rightbatch.batches import Source, TensorSource
 from rightbatch.errors import WorkloadError
 from rightbatch.losses import examples_in, is_scalar, totals
-from rightbatch.update import PRECISIONS, under_autocast
+from rightbatch.update import under_autocast
 from rightbatch.workload import Workload
 
 
@@ -32,20 +33,13 @@ class Evaluator:
 
     def __call__(self, model: torch.nn.Module) -> tuple[float, float]:
         """The mean loss and the metric. Raises `WorkloadError` for what is not a value per example, total or mean."""
-        training = [module for module in model.modules() if module.training]
-        model.eval()
-        try:
-            with torch.no_grad():
-                judged = self._over_set(model) if self._workload.metric_on == "set" else self._over_batches(model)
-        finally:
-            for module in training:  # not model.train(): parts that the person froze in evaluation mode stay so
-                module.training = True
-        return judged
+        with evaluating(model):
+            return self._over_set(model) if self._workload.metric_on == "set" else self._over_batches(model)
 
     def _over_batches(self, model: torch.nn.Module) -> tuple[float, float]:
-        loss, metric = _Mean("loss"), _Mean("metric")
-        own_metric = self._cast(self._workload.metric) if self._workload.metric else None
-        own_loss = self._cast(self._workload.loss)
+        workload, loss, metric = self._workload, _Mean("loss"), _Mean("metric")
+        own_metric = under_autocast(workload.metric, workload) if workload.metric else None
+        own_loss = under_autocast(workload.loss, workload)
         for batch in self.batches():
             examples = examples_in(batch) or 1
             judged = own_metric(model, batch) if own_metric else None
@@ -62,24 +56,32 @@ class Evaluator:
         return loss.value, metric.value
 
     def _over_set(self, model: torch.nn.Module) -> tuple[float, float]:
-        metric = self._workload.metric
-        assert metric is not None  # the workload sees to it
-        judged = self._cast(metric)(model, self.batches())
+        workload = self._workload
+        assert workload.metric is not None  # the workload sees to it
+        judged = under_autocast(workload.metric, workload)(model, self.batches())
         parts = judged if isinstance(judged, tuple) else (judged,)
         if len(parts) > 2 or not all(is_scalar(part) for part in parts):
             found = f"{len(parts)} values" if len(parts) > 2 else " and ".join(_kind(part) for part in parts)
             raise WorkloadError(f"metric(model, batches) returned {found}. Return a number, or a pair (loss, value).")
         if len(parts) == 2:
             return float(parts[0]), float(parts[1])
-        mean, own_loss = _Mean("loss"), self._cast(self._workload.loss)
+        mean, own_loss = _Mean("loss"), under_autocast(workload.loss, workload)
         for batch in self.batches():
             mean.add(own_loss(model, batch), examples_in(batch) or 1)
         return mean.value, float(judged)
 
-    def _cast(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        workload = self._workload
-        precision = PRECISIONS[workload.autocast] if workload.autocast else None
-        return under_autocast(function, torch.device(workload.device).type, precision)
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """In the block the model is in evaluation mode and nothing has a gradient; afterwards it is as it was."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:  # not model.train(): parts that the person froze in evaluation mode stay so
+            module.training = True
 
 
 class _Mean:

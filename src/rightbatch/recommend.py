@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
-from scipy import stats
 
 from rightbatch import curves
 from rightbatch.answer import Caution, PresentChoice, Recommendation, SizeRow, TargetRow
@@ -15,6 +14,7 @@ from rightbatch.cells import SizeEvidence
 from rightbatch.errors import InputError, InsufficientEvidence
 from rightbatch.evidence import Evidence, Objective, Question
 from rightbatch.fit.learning_rate import RateLawFit, fit_rate_law
+from rightbatch.fit.quantiles import t_quantile
 from rightbatch.fit.tradeoff import TradeoffFit, fit_tradeoff
 from rightbatch.lattice import index_of
 from rightbatch.records import Interval, StopReason, WorkloadFacts
@@ -150,7 +150,7 @@ def _quality(evidence: Evidence, size: SizeEvidence) -> Interval | None:
     centre = float(np.mean(values))
     if len(values) == 1:
         return Interval(centre, note="no interval: one seed")
-    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+    half = t_quantile(0.975, len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
     return Interval(centre, centre - half, centre + half)
 
 

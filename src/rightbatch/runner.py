@@ -1,16 +1,19 @@
 """The seam: a runner starts runs from trials, a run in progress advances from evaluation to evaluation.
 
 Whoever drives runs (the loop in `pipeline`) knows nothing else of them, and whoever makes runs knows nothing of
-studies or strategies. `tests/contracts/test_runners.py` holds every runner to what is written here.
+studies or strategies. `tests/contracts/test_runners.py` holds every runner to what is written here. At the end stands
+what runners of declared settings and known data have in common.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from rightbatch.records import Environment, Point, StepTime, Stop, Trial, WorkloadFacts
+from rightbatch.errors import WorkloadError
+from rightbatch.records import Environment, Point, Setting, Settings, StepTime, Stop, Trial, WorkloadFacts
 
 
 class RunInProgress(Protocol):
@@ -69,3 +72,27 @@ class Runner(Protocol):
 
     def step_times(self, batch_sizes: Sequence[int], *, rounds: int) -> Iterator[StepTime]:
         """Measure seconds per step at each batch size, round-robin; one record a size, when all rounds are done."""
+
+
+def suits(trial: Trial, train_examples: int, settings: Collection[str]) -> bool:
+    """Whether a batch is not larger than the data (0 examples: not known) and all settings are among those declared."""
+    return (not train_examples or trial.batch_size <= train_examples) and set(trial.settings) <= set(settings)
+
+
+def completed(trial: Trial, settings: Mapping[str, Setting], planned_examples: int, owner: str) -> Trial:
+    """A trial with every declared setting, and with this planned length (0: none) where it has none of its own.
+
+    `settings` are those declared, with their defaults. Raises `WorkloadError` for a setting that is not among them.
+    """
+    check_settings(trial.settings, settings, owner)
+    planned = trial.planned_examples or planned_examples or None
+    return replace(trial, planned_examples=planned, settings=Settings({**settings, **trial.settings}))
+
+
+def check_settings(given: Collection[str], declared: Collection[str], owner: str) -> None:
+    """Raise `WorkloadError` for a setting that its `owner` (as "workload 'digits'") does not declare."""
+    unknown = sorted(set(given) - set(declared))
+    if unknown:
+        raise WorkloadError(
+            f"The {owner} declares no setting {unknown[0]!r}; it has {', '.join(sorted(declared)) or 'none'}."
+        )

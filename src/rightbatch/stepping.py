@@ -15,7 +15,7 @@ from rightbatch.batches import LoaderSource, Source
 from rightbatch.errors import WorkloadError
 from rightbatch.losses import check_loss, mean_loss
 from rightbatch.records import Trial
-from rightbatch.update import Update
+from rightbatch.update import Update, under_autocast
 from rightbatch.workload import Workload
 
 BLOCK_STEPS = 256
@@ -69,12 +69,11 @@ class Stepper:
 
     def _block(self, steps: int) -> list[torch.Tensor]:
         model, optimizer, schedule = self.model, self.optimizer, self.schedule
-        loss, backward, update = self.workload.loss, self._backward, self.update
-        forward = update.forward(loss)
+        loss, backward, update = under_autocast(self.workload.loss, self.workload), self._backward, self.update
         kept: list[torch.Tensor] = []
         for batch in islice(self._batches, steps):
             optimizer.zero_grad()
-            kept.append(backward(forward(model, batch)))
+            kept.append(backward(loss(model, batch)))
             update()
             if schedule is not None:
                 schedule.step()

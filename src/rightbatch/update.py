@@ -24,10 +24,9 @@ class Update:
     ) -> None:
         self._model, self._optimizer = model, optimizer
         self._norm = workload.max_gradient_norm
-        self._device = torch.device(workload.device).type
-        self._precision = PRECISIONS[workload.autocast] if workload.autocast else None
+        device = torch.device(workload.device).type
         # Gradients of half precision underflow; those of bfloat16 have the range of float32.
-        self._scaler = torch.amp.GradScaler(self._device) if workload.autocast == "float16" else None
+        self._scaler = torch.amp.GradScaler(device) if workload.autocast == "float16" else None
         self._average: AveragedModel | None = None
         if workload.averaging_examples is not None:
             # The weight of an iterate falls by e in so many examples, at every batch size.
@@ -44,10 +43,6 @@ class Update:
     def scale(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
         """Scales a loss before its backward pass; None where nothing is scaled."""
         return self._scaler.scale if self._scaler is not None else None
-
-    def forward(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function of the model under autocast, where the workload asks for it; else itself."""
-        return under_autocast(function, self._device, self._precision)
 
     def __call__(self) -> None:
         if self._plain:
@@ -96,10 +91,11 @@ def exponential_average(decay: float) -> Callable[[Tensors, Tensors, Any], None]
     return average
 
 
-def under_autocast(function: Callable[..., Any], device: str, precision: torch.dtype | None) -> Callable[..., Any]:
-    """The function with autocast around it; itself without a precision."""
-    if precision is None:
+def under_autocast(function: Callable[..., Any], workload: Workload) -> Callable[..., Any]:
+    """A loss or a metric with autocast around it, where the workload asks for it; else itself."""
+    if workload.autocast is None:
         return function
+    device, precision = torch.device(workload.device).type, PRECISIONS[workload.autocast]
 
     def cast(*arguments: Any) -> Any:
         with torch.autocast(device, dtype=precision):

@@ -13,14 +13,12 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from rightbatch.errors import RightbatchError
-from rightbatch.records import Trial
 from rightbatch.runner import KeepsWeights, RunInProgress, Runner, Saveable
 
 
@@ -64,7 +62,7 @@ def serve(connection: Connection, runner: Runner) -> None:
         name, *arguments = connection.recv()
         try:
             if name == "start":
-                run = runner.start(*_trial_and_state(arguments))
+                run = runner.start(*arguments)
                 reply: Any = None
             else:
                 assert run is not None, f"{name} before start"
@@ -88,11 +86,6 @@ _REQUESTS: dict[str, Any] = {
     "write_weights": _write_weights,
     "close": lambda run: run.close(),
 }
-
-
-def _trial_and_state(arguments: Iterable[Any]) -> tuple[Trial, bytes | None]:
-    trial, state = arguments
-    return trial, state
 
 
 def _set_up(setup: Setup) -> Runner:

@@ -123,7 +123,7 @@ class RemoteRun:
     """A run in progress in a worker. Whoever advances it and the worker take turns."""
 
     def __init__(self, worker: _Worker, trial: Trial, state: bytes | None) -> None:
-        self._worker, self._trial = worker, trial
+        self._worker = worker
         self._kills = memory_kills()
         self._closed = self._asked = False
         self._starting = True

@@ -13,6 +13,7 @@ import torch
 from rightbatch.batches import Source, as_source, check_data, check_finite, is_loader
 from rightbatch.errors import WorkloadError
 from rightbatch.records import Direction, Settings, Trial, WorkloadFacts
+from rightbatch.runner import completed
 from rightbatch.schedules import changes_after_warm_up
 
 Batch = Any
@@ -145,15 +146,8 @@ class Workload:
 
     def complete(self, trial: Trial) -> Trial:
         """A trial with every declared setting and a planned length. Raises `WorkloadError` for an unknown setting."""
-        unknown = sorted(set(trial.settings) - set(self.settings))
-        if unknown:
-            raise WorkloadError(
-                f"The workload {self.name!r} declares no setting {unknown[0]!r}; "
-                f"it has {', '.join(sorted(self.settings)) or 'none'}."
-            )
-        planned = trial.planned_examples or self._planned_examples()
-        settings = Settings({**self.settings, **trial.settings})
-        return Trial(trial.batch_size, trial.learning_rate, trial.seed, planned, settings)
+        # Not from `facts`: those ask for the schedule, which is probed with a complete trial.
+        return completed(trial, self.settings, self._planned_examples(), f"workload {self.name!r}")
 
     def facts(self) -> WorkloadFacts:
         """What is known of the workload without training it."""

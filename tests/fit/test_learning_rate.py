@@ -175,6 +175,18 @@ def test_the_exponent_and_its_interval_are_those_of_the_normal_equations() -> No
     assert [found.estimate, found.low, found.high] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_exponent_and_its_interval_are_those_of_scipy_stats(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    sizes = SIZES[: 3 + seed]
+    rates = 0.01 * sizes**0.5 * np.exp(0.2 * generator.standard_normal(len(sizes)))
+    found = fit_rate_law(sizes, rates).exponent
+    line = stats.linregress(np.log(sizes), np.log(rates))
+    half = stats.t.ppf(0.975, len(sizes) - 2) * line.stderr
+    expected = [line.slope, line.slope - half, line.slope + half]
+    assert [found.estimate, found.low, found.high] == pytest.approx(expected, rel=1e-10)
+
+
 def test_the_interval_of_the_exponent_covers_at_its_nominal_level() -> None:
     generator = np.random.default_rng(0)
     rates = 0.01 * SIZES**0.7 * np.exp(0.3 * generator.standard_normal((400, len(SIZES))))

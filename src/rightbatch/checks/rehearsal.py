@@ -13,13 +13,13 @@ import torch
 from rightbatch.batches import Source, is_loader
 from rightbatch.checks.looking import Cannot, stage
 from rightbatch.errors import WorkloadError
-from rightbatch.evaluation import Evaluator
+from rightbatch.evaluation import Evaluator, evaluating
 from rightbatch.losses import CONTRACT, check_loss, examples_in, is_total
 from rightbatch.measure.step_time import measure_step_times
 from rightbatch.records import StepTime, Trial, WorkloadFacts
 from rightbatch.stepping import Stepper
 from rightbatch.streams import RandomStreams
-from rightbatch.update import PRECISIONS, under_autocast
+from rightbatch.update import under_autocast
 from rightbatch.workload import Workload
 
 STEPS, STEPS_SECONDS = 50, 5.0
@@ -105,7 +105,7 @@ class Rehearsal:
         """What the loss returns for the first batch, in training mode."""
         model, batch = self.model, self.batch
         with RandomStreams(self.trial.seed).active():
-            return self.cast(self.workload.loss)(model, batch)
+            return under_autocast(self.workload.loss, self.workload)(model, batch)
 
     @stage("loss(model, batch)")
     def loss_problem(self) -> WorkloadError | None:
@@ -178,22 +178,10 @@ class Rehearsal:
         if self.loss_problem is not None or not _has_gradient(self.returned):
             raise Cannot("the loss cannot be trained on")
 
-    def cast(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function of the model under autocast, where the workload asks for it."""
-        workload = self.workload
-        precision = PRECISIONS[workload.autocast] if workload.autocast else None
-        return under_autocast(function, torch.device(workload.device).type, precision)
-
     def judge(self, function: Callable[..., Any], model: torch.nn.Module, batch: Any, *, seed: int = 0) -> Any:
         """What a loss or a metric returns in evaluation mode, without gradients."""
-        training = [module for module in model.modules() if module.training]
-        model.eval()
-        try:
-            with torch.no_grad(), RandomStreams(seed).active():
-                return self.cast(function)(model, batch)
-        finally:
-            for module in training:  # not model.train(): parts that the person froze stay so
-                module.training = True
+        with evaluating(model), RandomStreams(seed).active():
+            return under_autocast(function, self.workload)(model, batch)
 
     def _train(self, steps: int) -> ShortRun:
         steps = min(steps, self.trial.planned_steps or steps)

@@ -28,14 +28,18 @@ FOLLOW_SECONDS = 1.0
 
 
 class Live:
-    """Use as a context; `watch` is what the loop calls. Silent where the console is not a terminal."""
+    """Use as a context; `watch` is what the loop calls. Silent where the console is not a terminal.
+
+    The lines are drawn by a thread of their own, so `watch` never changes what `render` may be looking at: it replaces
+    the dictionary of the runs under way each time.
+    """
 
     def __init__(self, console: Console, *, budget_seconds: float | None = None) -> None:
         self._console = console
         self._budget = budget_seconds
         self._live: RichLive | None = None
         self._started = time.monotonic()
-        self._running: dict[int, tuple[Run, str, float]] = {}
+        self._running: Mapping[int, tuple[Run, str, float]] = {}
         self._ended = 0
         self._training = 0.0
         self._evidence: Evidence | None = None
@@ -64,9 +68,9 @@ class Live:
         self._evidence = evidence
         if run.stop is None:
             begun = self._running[run.identifier][2] if run.identifier in self._running else time.monotonic()
-            self._running[run.identifier] = (run, why, begun)
+            self._running = {**self._running, run.identifier: (run, why, begun)}
             return
-        self._running.pop(run.identifier, None)
+        self._running = {number: row for number, row in self._running.items() if number != run.identifier}
         self._ended += 1
         self._training += run.points[-1].seconds if run.points else 0.0
         self._evidence = evidence.with_run(run)
@@ -76,15 +80,16 @@ class Live:
         now = time.monotonic() - self._started
         if self._evidence is None:
             return Text(f"{units.seconds(now)}: measuring seconds per step, starting")
-        training = self._training + sum(run.points[-1].seconds for run, _, _ in self._running.values() if run.points)
-        head = [f"{units.seconds(now)}", f"{self._ended} runs done, {len(self._running)} running"]
+        running = self._running  # the same ones in every line
+        training = self._training + sum(run.points[-1].seconds for run, _, _ in running.values() if run.points)
+        head = [f"{units.seconds(now)}", f"{self._ended} runs done, {len(running)} running"]
         if self._budget is not None:
             head.append(f"at most {units.seconds(max(0.0, self._budget - now))} left")
         head.append(f"{units.seconds(training)} of it in training steps")
         lines: list[RenderableType] = [Text(" | ".join(head))]
         if best := best_so_far(self._evidence):
             lines.append(Text(f"best so far: {best}", style="bold"))
-        lines.append(running_table(self._running, self._evidence))
+        lines.append(running_table(running, self._evidence))
         return Group(*lines)
 
 

@@ -10,7 +10,7 @@ import platform
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -31,6 +31,7 @@ from rightbatch.records import (
     Trial,
     WorkloadFacts,
 )
+from rightbatch.runner import completed, suits
 
 OF_TRIALS = ("batch_size", "learning_rate", "seed", "planned_examples", "planned_steps")
 """Placeholders that every command line may have."""
@@ -110,15 +111,9 @@ class Command:
     def complete(self, trial: Trial) -> Trial:
         """A trial with every declared setting and, where one is known, a planned length.
 
-        Raises `InputError` for an unknown setting.
+        Raises `WorkloadError` for an unknown setting.
         """
-        unknown = sorted(set(trial.settings) - set(self.settings))
-        if unknown:
-            raise InputError(
-                f"The command declares no setting {unknown[0]!r}; it has {', '.join(sorted(self.settings)) or 'none'}."
-            )
-        planned = trial.planned_examples or self.planned_examples or None
-        return replace(trial, planned_examples=planned, settings=Settings({**self.settings, **trial.settings}))
+        return completed(trial, self.settings, self.planned_examples, "command")
 
     def fill(self, trial: Trial) -> tuple[tuple[str, ...], Path | None]:
         """The command line of a complete trial, and the path of its metrics file if there is one.
@@ -189,8 +184,7 @@ class CommandRunner:
         return self._environment
 
     def offers(self, trial: Trial) -> bool:
-        known = self.command.train_examples
-        return (not known or trial.batch_size <= known) and set(trial.settings) <= set(self.command.settings)
+        return suits(trial, self.command.train_examples, self.command.settings)
 
     def start(self, trial: Trial, state: bytes | None = None) -> CommandRun:
         if state is not None:

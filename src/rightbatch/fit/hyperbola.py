@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its parts are loaded when they are first used: who fits nothing does not wait for them
 from numpy.typing import NDArray
-from scipy import optimize, stats
 
 from rightbatch.errors import InputError
+from rightbatch.fit.quantiles import f_quantile
 from rightbatch.records import Interval
 
 Array = NDArray[np.float64]
@@ -62,16 +63,15 @@ def fit_hyperbola(
     squares = line.squares(grid)
     best = int(np.argmin(squares))
     bracket = (grid[max(0, best - 1)], grid[min(len(grid) - 1, best + 1)])
-    found = optimize.minimize_scalar(
+    found = scipy.optimize.minimize_scalar(
         lambda u: float(line.squares(np.array([u]))[0]), bounds=bracket, method="bounded", options={"xatol": 1e-9}
     )
     knee_log = float(found.x)
     least = float(found.fun)
     freedom = len(sizes) - 2
-    quantile = float(stats.f.ppf(level, 1, freedom))
     # Relative to the noise of a double, so that noiseless data get a narrow interval and not a division by zero.
     floor = 1e-24 * len(sizes)
-    limit = (least + floor) * (1 + quantile / freedom)
+    limit = (least + floor) * (1 + f_quantile(level, freedom) / freedom)
     low = _edge(line, knee_log, low_end, limit)
     high = _edge(line, knee_log, high_end, limit)
     knee = Interval(
@@ -123,7 +123,7 @@ def _edge(line: _Line, centre: float, end: float, limit: float) -> float | None:
     if not len(over):
         return None
     k = int(over[0])
-    return float(optimize.brentq(above, steps[k - 1], steps[k])) if k > 0 else float(steps[0])
+    return float(scipy.optimize.brentq(above, steps[k - 1], steps[k])) if k > 0 else float(steps[0])
 
 
 def _scale_interval(line: _Line, centre: float, low: float, high: float, *, limit: float, level: float) -> Interval:

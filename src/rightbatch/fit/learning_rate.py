@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from rightbatch.errors import InputError
 from rightbatch.fit.hyperbola import HyperbolaFit, fit_hyperbola
+from rightbatch.fit.quantiles import t_quantile
 from rightbatch.records import Interval
 
 
@@ -82,7 +82,7 @@ def fit_rate_parabola(
         # The vertex is -b / 2c; its error by the delta method. Beyond the rates tried a parabola says nothing.
         slope = np.array([0.0, -1 / (2 * c), b / (2 * c * c)])
         error = deviation * math.sqrt(float(slope @ covariance @ slope))
-        half = float(stats.t.ppf(0.5 + level / 2, freedom)) * error
+        half = t_quantile(0.5 + level / 2, freedom) * error
         ends = max(low, centre_of - half), min(high, centre_of + half)
         interval = Interval(best, math.exp(centre + ends[0]), math.exp(centre + ends[1]), level)
     return RateParabola(interval, centre, (a, b, c), tuple(map(tuple, covariance.tolist())))
@@ -108,7 +108,8 @@ def fit_rate_law(batch_sizes: Sequence[float], rates: Sequence[float], level: fl
     """
     saturating = fit_hyperbola(batch_sizes, rates, sign=-1, level=level)
     x, y = np.log(np.asarray(batch_sizes, float)), np.log(np.asarray(rates, float))
-    result = stats.linregress(x, y)
-    half = float(stats.t.ppf(0.5 + level / 2, len(x) - 2) * np.nan_to_num(result.stderr))
-    slope = float(result.slope)
+    x, y, freedom = x - x.mean(), y - y.mean(), len(x) - 2
+    slope = float(x @ y / (x @ x))
+    error = math.sqrt(float(((y - slope * x) ** 2).sum() / freedom / (x @ x)))
+    half = t_quantile(0.5 + level / 2, freedom) * error
     return RateLawFit(Interval(slope, slope - half, slope + half, level), saturating)

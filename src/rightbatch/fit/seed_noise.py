@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
+from rightbatch.fit.quantiles import t_quantile
 from rightbatch.records import Interval
 
 
@@ -30,7 +30,7 @@ class SeedNoise:
         if self.deviation is None:
             return Interval(estimate, note="no interval: one seed", level=level)
         error = math.hypot(self.deviation * leverage, other_error)
-        half = float(stats.t.ppf(0.5 + level / 2, self.freedom)) * error
+        half = t_quantile(0.5 + level / 2, self.freedom) * error
         return Interval(estimate, estimate * math.exp(-half), estimate * math.exp(half), level)
 
 

@@ -17,6 +17,7 @@ from rightbatch.errors import WorkloadError
 from rightbatch.loops.clock import PAUSED, Clock
 from rightbatch.loops.points import whole
 from rightbatch.records import Direction, Point, Setting, Settings, Trial, WorkloadFacts
+from rightbatch.runner import completed
 
 FIRST_RUNG_BATCHES = 10
 """Without a planned length, the first evaluation is after this many batches of the present size."""
@@ -96,15 +97,7 @@ class Loop:
 
     def complete(self, trial: Trial) -> Trial:
         """A trial with every declared setting and the planned length. Raises `WorkloadError` for an unknown setting."""
-        unknown = sorted(set(trial.settings) - set(self.settings))
-        if unknown:
-            raise WorkloadError(
-                f"The loop {self.called!r} declares no setting {unknown[0]!r}; "
-                f"it has {', '.join(sorted(self.settings)) or 'none'}."
-            )
-        planned = trial.planned_examples or self.planned_examples or None
-        settings = Settings({**self.settings, **trial.settings})
-        return Trial(trial.batch_size, trial.learning_rate, trial.seed, planned, settings)
+        return completed(trial, self.settings, self.planned_examples, f"loop {self.called!r}")
 
     def facts(self) -> WorkloadFacts:
         """What is known of the loop without running it."""

@@ -14,6 +14,7 @@ from rightbatch.loops.loop import FIRST_RUNG_BATCHES, USUAL_BATCH_SIZE, Loop, Lo
 from rightbatch.loops.step_times import time_steps
 from rightbatch.machine import processor
 from rightbatch.records import Environment, Point, StepTime, Stop, StopReason, Trial, WorkloadFacts
+from rightbatch.runner import suits
 
 
 class LoopRunner:
@@ -48,8 +49,7 @@ class LoopRunner:
         return self._environment
 
     def offers(self, trial: Trial) -> bool:
-        fits = trial.batch_size <= (self.loop.train_examples or trial.batch_size)
-        return fits and set(trial.settings) <= set(self.loop.settings)
+        return suits(trial, self.loop.train_examples, self.loop.settings)
 
     def start(self, trial: Trial, state: bytes | None = None) -> LoopRun:
         """Begin a run. Raises `InputError` for a state: that of a generator cannot be saved, so there is none."""

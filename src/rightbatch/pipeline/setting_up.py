@@ -14,7 +14,7 @@ from rightbatch.evidence import Evidence, Question
 from rightbatch.pipeline.loop import Watch, drive
 from rightbatch.recommend import parse_objective
 from rightbatch.records import Direction, Setting, Settings, Target, Trial, WorkloadFacts
-from rightbatch.runner import Runner
+from rightbatch.runner import Runner, check_settings
 from rightbatch.search.strategy import fixed
 from rightbatch.store import Study
 
@@ -90,12 +90,7 @@ def pose(study: Study, runner: Runner, ask: Ask, watch: Watch, seeds: Sequence[i
             f"The rate of {facts.name!r} changes along a run, so runs cannot be compared at --at-seconds or "
             f"--at-examples on their way. Choose the objective time, examples or steps."
         )
-    unknown = sorted(set(ask.settings or ()) - set(facts.settings))
-    if unknown:
-        raise InputError(
-            f"The workload {facts.name!r} declares no setting {unknown[0]!r}; "
-            f"it has {', '.join(facts.settings) or 'none'}."
-        )
+    check_settings(ask.settings or (), facts.settings, f"workload {facts.name!r}")
     target = stated_target(study, ask)
     if target is None:
         target = _derive_target(study, runner, facts, watch, seeds[0])
