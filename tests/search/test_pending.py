@@ -195,16 +195,12 @@ def test_a_sweep_at_given_rates_runs_the_same_set_with_any_number_of_places(seed
 
 @settings(derandomize=True, deadline=None, max_examples=6)
 @given(seed=st.integers(0, 2**32 - 1), places=st.sampled_from(PLACES[1:]))
-def test_where_seeds_miss_by_luck_a_sweep_runs_no_fewer_and_more_only_of_rates_that_miss(
-    seed: int, places: int
-) -> None:
-    # One after the other, the seeds after the first miss of a rate are left out; some are then under way already.
+def test_where_seeds_miss_by_luck_a_sweep_at_given_rates_makes_the_same_runs(seed: int, places: int) -> None:
+    # At given rates every seed runs in every cell, whatever misses.
     world = World(noise=0.4, planned_examples=100_000)
     alone = play(world, given_rates(world), 1, true_seconds)
     together = play(world, given_rates(world), places, random_seconds(seed))
-    missing = {(cell.batch_size, cell.learning_rate) for cell in together.evidence.cells if cell.misses}
-    assert together.keys >= alone.keys
-    assert {(size, rate) for size, rate, _ in together.keys - alone.keys} <= missing
+    assert together.keys == alone.keys
     assert together.chosen == alone.chosen
 
 

@@ -17,8 +17,8 @@ from rightbatch.evidence import FRESH_SEED, Evidence, Objective, Question
 from rightbatch.lattice import index_of, rate_at
 from rightbatch.records import Point, Run, StepTime, Stop, StopReason, Target, Trial, WorkloadFacts
 from rightbatch.search.adaptive import CONTENDER_FACTOR, GIVE_UP_FACTOR, Adaptive
-from rightbatch.search.strategy import Done, Strategy, fixed
-from rightbatch.search.sweep import Sweep, outwards
+from rightbatch.search.strategy import Advance, Done, Strategy, Wait, fixed
+from rightbatch.search.sweep import Sweep, outwards, until_seconds
 from rightbatch.tables import COLUMNS, TableRunner
 
 TARGET = Target(0.0, "valid_metric", "max")
@@ -154,7 +154,12 @@ SMALL = World(sizes=(32, 128, 512, 2048))
 # ------------------------------------------------------------------------------------------------------------ both
 
 
-@pytest.mark.parametrize("make", [sweep, adaptive])
+def exhaustive(world: World, **changes: Any) -> Sweep:
+    """A sweep with all that makes a table: given rates, a limit for each run, further seeds near the best."""
+    return sweep(world, rates=[rate_at(k) for k in (-6, -4)], run_seconds=1.0, contender_seeds=range(3), **changes)
+
+
+@pytest.mark.parametrize("make", [sweep, adaptive, exhaustive])
 def test_the_same_evidence_gives_the_same_action_whoever_is_asked_and_in_whatever_order_it_is_known(make: Any) -> None:
     world = replace(SMALL, noise=0.1)
     generator = np.random.default_rng(0)
@@ -334,12 +339,15 @@ def test_a_sweep_gives_all_seeds_to_every_rate_that_the_first_seed_brought_to_th
 
 
 def test_a_sweep_at_given_rates_runs_these_with_all_seeds_and_no_others() -> None:
-    rates = [rate_at(k) for k in (-8, -5, -3)]
-    _, trials = drive(SMALL, sweep(SMALL, rates=rates, seeds=(0, 1)))
-    combinations = {(b, r) for b in SMALL.sizes for r in rates}
-    assert {(t.batch_size, t.learning_rate) for t in trials} == combinations
-    reached = {(t.batch_size, t.learning_rate) for t in trials if t.seed == 1}
-    assert reached == {(t.batch_size, t.learning_rate) for t in trials if SMALL.steps(t) < SMALL.planned / t.batch_size}
+    rates = [rate_at(k) for k in (-8, -5, -3, 1)]
+    evidence, trials = drive(SMALL, sweep(SMALL, rates=rates, seeds=(0, 1)))
+    assert len(trials) == len(SMALL.sizes) * len(rates) * 2
+    assert {(t.batch_size, t.learning_rate, t.seed) for t in trials} == {
+        (b, r, s) for b in SMALL.sizes for r in rates for s in (0, 1)
+    }
+    # Also where a run diverges, or only misses the target.
+    assert {cell.diverged for cell in evidence.cells} == {0, 2}
+    assert any(cell.misses and not cell.diverged for cell in evidence.cells)
 
 
 def test_a_sweep_at_given_rates_leaves_out_what_is_not_offered() -> None:
@@ -355,6 +363,105 @@ def test_a_sweep_that_grows_runs_only_what_is_new() -> None:
     _, second = drive(SMALL, sweep(SMALL, batch_sizes=(32, 128, 512)), before)
     assert first
     assert {t.batch_size for t in second} == {512}
+
+
+@pytest.mark.parametrize("until", [curves.until_horizon, curves.until_target(TARGET)], ids=["horizon", "target"])
+def test_a_sweep_stops_each_run_at_the_first_rung_at_or_beyond_its_training_seconds(until: curves.StopRule) -> None:
+    limit = 0.5
+    evidence, _ = drive(SMALL, sweep(SMALL, rates=[rate_at(k) for k in (-8, -5)], until=until, run_seconds=limit))
+    reasons = set()
+    for run in evidence.runs:
+        assert run.stop is not None
+        assert run.stop.reason is StopReason.STOPPED_BY_RULE
+        reasons.add(run.stop.message)
+        spent = [point.step * SMALL.step_seconds(run.trial.batch_size) for point in run.points]
+        assert all(seconds < limit for seconds in spent[:-1])
+        assert (spent[-1] >= limit) == (run.stop.message != curves.REACHED)
+    spoken = "trained for the 0.5 s that a run was given"
+    assert reasons == ({spoken} if until is curves.until_horizon else {spoken, curves.REACHED})
+
+
+def test_a_limit_in_seconds_counts_steps_at_their_measured_time_else_the_seconds_of_the_run() -> None:
+    curve = [Point(step, 8 * step, seconds=step / 10) for step in (0, 10, 20)]
+    # A machine that was busy for a while does not make a run shorter: 20 steps of 0.05 s are one second, not two.
+    assert until_seconds(0.05, 1.0)(curve) is not None
+    assert until_seconds(0.05, 1.01)(curve) is None
+    assert until_seconds(None, 2.0)(curve) is not None
+    assert until_seconds(None, 2.01)(curve) is None
+
+
+RATES = [rate_at(k) for k in (-8, -6, -4, -2)]
+
+
+def test_contenders_of_a_sweep_get_further_seeds_and_nobody_else_does() -> None:
+    world = replace(SMALL, noise=0.2)
+    evidence, trials = drive(world, sweep(world, rates=RATES, seeds=(0, 1), contender_seeds=range(5)))
+    # The means of the first two seeds, from the law itself; what the target is not reached at has none.
+    means = {
+        (b, r): math.sqrt(steps[0] * steps[1]) * world.step_seconds(b)
+        for b in world.sizes
+        for r in RATES
+        if max(steps := [world.steps(Trial(b, r, seed)) for seed in (0, 1)]) * b < world.planned / curves.RATIO
+        and not world.diverges(Trial(b, r, 0))
+    }
+    near = {cell for cell, mean in means.items() if mean <= 2 * min(means.values())}
+    assert 1 < len(near) < len(means)
+    seeds = {(c.batch_size, c.learning_rate): len(c.costs) + c.misses for c in evidence.cells}
+    assert seeds == {(b, r): 5 if (b, r) in near else 2 for b in world.sizes for r in RATES}
+    # First everything with the seeds that all get: only then is it known who is near the best.
+    assert all(t.seed < 2 for t in trials[: 2 * len(seeds)])
+    assert all(t.seed >= 2 for t in trials[2 * len(seeds) :])
+
+
+@pytest.mark.parametrize("factor", [0.01, 100.0])
+def test_who_contends_does_not_depend_on_what_further_seeds_bring(factor: float) -> None:
+    @dataclass(frozen=True)
+    class Turned(World):
+        """The further seeds are far luckier, or far less lucky, than the first ones."""
+
+        def steps(self, trial: Trial) -> float:
+            return super().steps(trial) * (factor if trial.seed >= 2 else 1.0)
+
+    usual, turned = replace(SMALL, noise=0.2), Turned(sizes=SMALL.sizes, noise=0.2)
+    before, _ = drive(usual, sweep(usual, rates=RATES, seeds=(0, 1)))
+    further = [
+        drive(world, sweep(world, rates=RATES, seeds=(0, 1), contender_seeds=range(4)), before)[1]
+        for world in (usual, turned)
+    ]
+    assert further[0] == further[1]
+    assert len(further[0]) >= 4
+
+
+def test_contenders_are_those_of_the_sizes_and_rates_that_are_asked_for() -> None:
+    # A study that has more: a better size, which this sweep neither runs nor compares with.
+    before, _ = drive(SMALL, sweep(SMALL, rates=RATES, batch_sizes=(512,)))
+    _, alone = drive(SMALL, sweep(SMALL, rates=RATES[1:3], batch_sizes=(32,), contender_seeds=range(3)))
+    _, beside = drive(SMALL, sweep(SMALL, rates=RATES[1:3], batch_sizes=(32,), contender_seeds=range(3)), before)
+    assert alone == beside
+    assert len(alone) > 2
+
+
+def test_contenders_of_tuned_rates_get_further_seeds_too() -> None:
+    world = replace(SMALL, noise=0.05)
+    evidence, _ = drive(world, sweep(world, seeds=(0,), contender_seeds=range(3), contender_factor=1.2))
+    assert evidence.best_cell is not None
+    assert len(evidence.best_cell.costs) == 3
+    assert {len(cell.costs) + cell.misses for cell in evidence.cells} == {1, 3}
+
+
+def test_while_a_run_of_the_first_seeds_is_under_way_no_contender_is_named() -> None:
+    strategy = sweep(SMALL, rates=RATES, contender_seeds=range(3))
+    before, _ = drive(SMALL, sweep(SMALL, rates=RATES))
+    *known, last = before.runs
+    waiting = replace(
+        before,
+        runs=tuple(known),
+        pending=frozenset({(last.trial.batch_size, last.trial.learning_rate, last.trial.seed)}),
+    )
+    assert isinstance(strategy(waiting), Wait)
+    action = strategy(before)
+    assert isinstance(action, Advance)
+    assert action.trial.seed == 1
 
 
 @pytest.mark.parametrize("first", [1, 2, 7, 64, 100, 8192, 10**6])

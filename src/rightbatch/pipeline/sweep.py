@@ -33,6 +33,9 @@ def sweep(
     until: str = "horizon",
     patience: float = 10,
     patience_unit: str = "evaluations",
+    run_seconds: float | None = None,
+    contender_seeds: int | None = None,
+    contender_factor: float = 2.0,
     budget_seconds: float | None = None,
     device: str | None = None,
     threads: int | None = None,
@@ -44,14 +47,22 @@ def sweep(
     """Train at every size, tuning the rate on the lattice (or at the given `rates`), with every seed; then recommend.
 
     `until`: runs go to their planned length ("horizon"), stop at the target ("target"), or when the judged value has
-    not improved for `patience` evaluations, steps or examples ("patience"). `asked` is the question, where it differs
-    from the workload's: the fields of `Ask`. Continues a study that exists.
+    not improved for `patience` evaluations, steps or examples ("patience"). With `run_seconds`, each stops at the
+    latest at the first evaluation at or beyond so many training seconds (steps x measured seconds per step of its
+    size). It then counts as having had its full chance: a longer limit later does not make it longer.
+
+    Given `rates` all run with every seed; of tuned ones, those that the first seed brought to the target. Where the
+    mean cost is within `contender_factor` of the best, there are `contender_seeds` seeds in all.
+
+    `asked` is the question, where it differs from the workload's: the fields of `Ask`. Continues a study that exists.
 
     Raises
     ------
-    InputError: For a size larger than the data, or an unknown `until`.
+    InputError: For a size larger than the data, an unknown `until`, a limit or a number of seeds that makes no sense,
+        or runs that would stop before their planned length where only the ends of runs count.
     InsufficientEvidence: When nothing reached the target; all runs are kept.
     """
+    _check_limits(seeds, run_seconds, contender_seeds, contender_factor)
     deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
     ask = Ask(**asked)
     how: dict[str, Any] = {"ask": ask, "device": device, "threads": threads}
@@ -61,6 +72,8 @@ def sweep(
         raise InputError(
             f"Batch size {too_large[0]} is larger than the data: {runner.facts.train_examples} training examples."
         )
+    if runner.facts.length_bound:
+        _check_runs_whole(runner.facts.name, until, run_seconds)
     with open_study(study, runner.facts, changed_code) as kept:
         profile(kept, runner, batch_sizes)
         evidence = pose(kept, runner, ask, watch, range(seeds))
@@ -75,20 +88,46 @@ def sweep(
             until=_until(until, evidence, patience, patience_unit),
             planned_examples=evidence.facts.planned_examples,
             settings=Settings(ask.settings),
+            run_seconds=run_seconds,
+            contender_seeds=range(contender_seeds or 0),
+            contender_factor=contender_factor,
         )
-        if evidence.facts.length_bound and until != "horizon":
-            raise InputError(
-                f"The rate of {evidence.facts.name!r} changes along a run, so only the ends of runs count: "
-                f"--until {until} would stop them before. Leave it at horizon."
-            )
         chosen = by_length(strategy) if evidence.facts.length_bound else strategy
         with crew_of(workload, runner, workers, **how) as crew:
             evidence, why = drive(kept, runner, chosen, evidence, crew=crew, deadline=deadline, watch=watch)
         tuned = "at given rates" if rates else "on the lattice 10^(k/4), tuned at every batch size"
         protocol = f"every batch size with {counted(seeds, 'seed')}, rates {tuned}; runs went to: {until}"
+        if run_seconds is not None:
+            protocol += f", or {run_seconds:g} training seconds"
+        if contender_seeds is not None:
+            protocol += f"; {counted(contender_seeds, 'seed')} in all within {contender_factor:g} times the best cost"
         answer = recommend(evidence, protocol=protocol, spent_seconds=kept.costs(), in_budget=why != OUT_OF_BUDGET)
         kept.add_answer(answer)
         return answer
+
+
+def _check_limits(seeds: int, run_seconds: float | None, contender_seeds: int | None, contender_factor: float) -> None:
+    if run_seconds is not None and not run_seconds > 0:
+        raise InputError(f"A run needs a positive number of training seconds, got run_seconds={run_seconds:g}.")
+    if contender_seeds is not None and contender_seeds < seeds:
+        raise InputError(
+            f"contender_seeds={contender_seeds} is fewer than the {counted(seeds, 'seed')} that every size gets. It "
+            f"counts the seeds in all: give at least {seeds}."
+        )
+    if not contender_factor >= 1:
+        raise InputError(
+            f"Contenders cost at most a factor times the best, got contender_factor={contender_factor:g}. Give at "
+            f"least 1."
+        )
+
+
+def _check_runs_whole(name: str, until: str, run_seconds: float | None) -> None:
+    stops = f"--until {until}" if until != "horizon" else f"--run-seconds {run_seconds:g}" if run_seconds else ""
+    if stops:
+        raise InputError(
+            f"The rate of {name!r} changes along a run, so only the ends of runs count: {stops} would stop them "
+            f"before. Let runs go to the horizon, and plan them shorter with --planned-examples."
+        )
 
 
 def _until(until: str, evidence: Evidence, patience: float, unit: str) -> curves.StopRule:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from rightbatch.cells import cheapest
-from rightbatch.curves import StopRule, until_horizon
+from rightbatch.cells import Cell, cheapest
+from rightbatch.curves import Curve, StopRule, any_rule, until_horizon
 from rightbatch.evidence import Evidence
 from rightbatch.lattice import index_of, rate_at
 from rightbatch.records import Settings, Trial
@@ -18,7 +18,9 @@ from rightbatch.search.strategy import Action, Advance, Done, Offers, Wait, miss
 class Sweep:
     """Every size with every seed. Sizes are taken outwards from `first_size`; each starts at its neighbour's best rate.
 
-    `rates`: tune on the lattice where None, else exactly these. A rate that one seed missed is not run with the others.
+    `rates`: exactly these, each with every seed. None: tuned on the lattice; a rate that one seed missed is then not
+    run with the others. Where the mean cost over `seeds` is within `contender_factor` of the best, `contender_seeds`
+    run too. Every run stops after `run_seconds` of training, if given: steps x seconds per step of its size.
     """
 
     batch_sizes: Sequence[int]
@@ -30,6 +32,9 @@ class Sweep:
     until: StopRule = until_horizon
     planned_examples: int | None = None
     settings: Settings = field(default_factory=Settings)
+    run_seconds: float | None = None
+    contender_seeds: Sequence[int] = ()
+    contender_factor: float = 2.0
 
     def __call__(self, evidence: Evidence) -> Action:
         unsettled: set[int] = set()
@@ -39,23 +44,26 @@ class Sweep:
                 continue
             trial = self._next_at(evidence, size, neighbour)
             if trial is not None:
-                return Advance(trial, self.until, f"batch size {size}: which rate?")
+                return self._advance(evidence, trial, f"batch size {size}: which rate?")
             if evidence.pending_rates(size):
                 unsettled.add(size)
+        if any(seed in self.seeds for _, _, seed in evidence.pending):  # who the contenders are is not known yet
+            return Wait()
+        for cell in self._contenders(evidence):
+            trial = self._missing(evidence, cell.batch_size, cell.learning_rate, self.contender_seeds)
+            if trial is not None:
+                return self._advance(evidence, trial, "near the best: how much do seeds differ?")
         return Wait() if evidence.pending else Done("every size has its best rate")
 
     def _next_at(self, evidence: Evidence, size: int, neighbour: int | None) -> Trial | None:
+        if self.rates is not None:
+            trials = (self._missing(evidence, size, rate, self.seeds) for rate in self.rates)
+            return next((trial for trial in trials if trial is not None), None)
         cells = evidence.cells_of(size)
         for cell in cells:  # first the other seeds of what has begun
-            if self.rates is not None and not any(cell.learning_rate == rate for rate in self.rates):
-                continue
-            seed = missing_seed(evidence, size, cell.learning_rate, self.seeds)
-            if seed is not None and not cell.misses and self.offers(self._trial(size, cell.learning_rate, seed)):
-                return self._trial(size, cell.learning_rate, seed)
-        if self.rates is not None:
-            tried = {cell.learning_rate for cell in cells} | evidence.pending_rates(size)
-            left = (self._trial(size, rate, self.seeds[0]) for rate in self.rates if rate not in tried)
-            return next((trial for trial in left if self.offers(trial)), None)
+            trial = None if cell.misses else self._missing(evidence, size, cell.learning_rate, self.seeds)
+            if trial is not None:
+                return trial
         index = next_index(
             cells,
             start_index(evidence, neighbour, self.first_rate),
@@ -64,8 +72,43 @@ class Sweep:
         )
         return None if index is None else self._trial(size, rate_at(index), self.seeds[0])
 
+    def _contenders(self, evidence: Evidence) -> Sequence[Cell]:
+        """The cells near the best, judged by `seeds` alone: what further seeds bring does not change who gets them."""
+        if not self.contender_seeds:
+            return ()
+        judged = replace(evidence, runs=tuple(run for run in evidence.runs if run.trial.seed in self.seeds))
+        cells = [cell for cell in judged.cells if cell.batch_size in self.batch_sizes and self._asks_for(cell)]
+        best = cheapest(cells)
+        return () if best is None else [cell for cell in cells if cell.mean <= self.contender_factor * best.mean]
+
+    def _asks_for(self, cell: Cell) -> bool:
+        return self.rates is None or cell.learning_rate in self.rates
+
+    def _missing(self, evidence: Evidence, size: int, rate: float, seeds: Sequence[int]) -> Trial | None:
+        """The trial with the first of these seeds that is offered and has not run; None if there is none."""
+        offered = [seed for seed in seeds if self.offers(self._trial(size, rate, seed))]
+        seed = missing_seed(evidence, size, rate, offered)
+        return None if seed is None else self._trial(size, rate, seed)
+
+    def _advance(self, evidence: Evidence, trial: Trial, why: str) -> Advance:
+        if self.run_seconds is None:
+            return Advance(trial, self.until, why)
+        spent = until_seconds(evidence.step_seconds(trial.batch_size), self.run_seconds)
+        return Advance(trial, any_rule(self.until, spent), why)
+
     def _trial(self, size: int, rate: float, seed: int) -> Trial:
         return Trial(size, rate, seed, self.planned_examples, self.settings)
+
+
+def until_seconds(step_seconds: float | None, limit_seconds: float) -> StopRule:
+    """Stop at the first rung at or beyond so many training seconds: steps x `step_seconds`, the run's own if None."""
+
+    def rule(curve: Curve) -> str | None:
+        last = curve[-1]
+        seconds = last.seconds if step_seconds is None else last.step * step_seconds
+        return f"trained for the {limit_seconds:g} s that a run was given" if seconds >= limit_seconds else None
+
+    return rule
 
 
 def outwards(batch_sizes: Sequence[int], first: int) -> list[tuple[int, int | None]]:
