@@ -217,7 +217,7 @@ def test_changed_code_is_not_mixed_into_a_study(run, tmp_path: Path) -> None:  #
     os.utime(tmp_path / "mine.py", (time.time() + 5, time.time() + 5))  # or Python would take its cached lines
     result = run("sweep", changed, *arguments)
     assert result.code == 1
-    assert "The code of 'mine' has changed since" in result.err
+    assert "The code of 'mine', or the checkpoint that its runs start from, has changed since" in result.err
 
 
 @pytest.mark.parametrize(

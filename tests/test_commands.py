@@ -676,6 +676,117 @@ def test_points_before_the_time_ran_out_are_given(start):
     assert [outcome.step for outcome in outcomes[:-1]] == [1]
 
 
+# ---------------------------------------------------------------------------------------------------------- pauses
+
+COUNTING = """
+note("self", os.getpid())
+child = subprocess.Popen([sys.executable, "-I", "-S", "-c", "while True: pass"])
+note("child", child.pid)
+step = 0
+while True:
+    say(step=step, valid_loss=1)
+    step += 1
+    time.sleep(0.01)
+"""
+
+
+def state_of(process: int) -> str:
+    """The first letter that ps has for it: T for stopped, nothing for gone."""
+    shown = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True, check=False)
+    return shown.stdout.strip()[:1]
+
+
+def test_a_paused_program_stops_with_all_that_it_started_until_it_is_advanced(start, tmp_path):
+    run = start(COUNTING)
+    run.advance()
+    processes = noted(tmp_path, "self"), noted(tmp_path, "child")
+    for _ in range(2):
+        run.pause()
+        eventually(lambda: [state_of(process) for process in processes] == ["T", "T"])
+        waiting = eventually(run._outcomes.qsize) if run._outcomes.qsize() else 0
+        for _ in range(waiting + 3):  # those printed before, and then new ones
+            assert isinstance(run.advance(), Point)
+        assert "T" not in {state_of(process) for process in processes}
+    run.close()
+    eventually(lambda: all(gone(process) for process in processes))
+
+
+def test_a_pause_is_in_no_seconds_of_the_clock(start):
+    run = start(COUNTING)
+    points = [run.advance()]
+    for _ in range(3):
+        run.pause()
+        time.sleep(0.3)
+        started = time.perf_counter()
+        waiting = run._outcomes.qsize()
+        found = [run.advance() for _ in range(waiting + 2)]
+        # No more than it went on, and what was waiting.
+        assert found[-1].seconds - points[-1].seconds < 0.25 + (time.perf_counter() - started)
+        points += found
+    assert all(a.seconds <= b.seconds for a, b in itertools.pairwise(points))
+    assert points[-1].seconds < 0.9
+
+
+def test_a_pause_is_not_in_the_time_that_a_run_may_take(start):
+    run = start("say(step=0, valid_loss=1); wait_for('go'); say(step=1, valid_loss=1)", timeout_seconds=5.0)
+    run.advance()
+    run.pause()
+    assert not run._timer.is_alive() or run._timer.finished.is_set()
+    held = run._stopwatch.seconds()
+    time.sleep(0.05)
+    assert run._stopwatch.seconds() == held
+    Path(run._argv[3]).with_name("go").touch()
+    assert run.advance().step == 1
+    assert run._timer.interval == pytest.approx(5.0 - held, abs=0.01)
+    ended = start("say(step=0, valid_loss=1); time.sleep(1000)", timeout_seconds=1.5, grace_seconds=0.1)
+    ended.advance()
+    ended.pause()
+    assert ended.advance() == Stop(StopReason.STOPPED_BY_RULE, "took longer than 1.5 seconds")
+
+
+def test_a_paused_program_may_say_goodbye_when_it_is_closed(start, tmp_path):
+    body = """
+def end(*_):
+    note("goodbye")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+say(step=0, valid_loss=1)
+time.sleep(1000)
+"""
+    run = start(body, grace_seconds=DEADLINE_SECONDS)
+    run.advance()
+    run.pause()
+    run.close()
+    assert (tmp_path / "goodbye").exists()
+    run.pause()  # after its end: nothing
+
+
+def test_a_paused_program_that_will_not_end_is_killed(start, tmp_path):
+    run = start(STUBBORN + "say(step=0, valid_loss=1); time.sleep(1000)", grace_seconds=0.1)
+    run.advance()
+    run.pause()
+    run.close()
+    eventually(lambda: gone(noted(tmp_path, "child")))
+
+
+def test_a_paused_program_ends_when_we_are_killed(tmp_path):
+    (tmp_path / "train.py").write_text(PRELUDE + COUNTING)
+    argv = (*PYTHON, str(tmp_path / "train.py"), *PLACES)
+    owner = f"""
+import os, signal
+from rightbatch.commands import Command, CommandRunner
+from rightbatch.records import Trial
+run = CommandRunner(Command(argv={argv!r})).start(Trial(4, 0.1, 0))
+run.advance()
+run.pause()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", owner], timeout=DEADLINE_SECONDS, check=False)
+    assert done.returncode == -signal.SIGKILL
+    for name in ("self", "child"):
+        eventually(lambda: gone(noted(tmp_path, name)))  # noqa: B023
+
+
 # ------------------------------------------------------------------------------------------- nothing stays behind
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from rich.console import Console, RenderableType
 
 from rightbatch.cli import live
 from rightbatch.evidence import Evidence
+from rightbatch.pipeline.loop import HELD
 from rightbatch.pipeline.show import show
 from rightbatch.records import Run, Stop, StopReason
+from rightbatch.store import Study
 from rightbatch.testing import synthetic_study
 
 
@@ -111,3 +114,40 @@ def test_the_study_that_is_watched_may_have_no_answer_yet(shown: live.Live, evid
     told = text(shown.render())
     assert "starting" in told
     assert "best so far" not in told
+
+
+def test_a_paused_run_is_counted_as_paused_until_it_goes_on_or_ends(shown: live.Live, evidence: Evidence) -> None:
+    runs = [a_run(evidence, number) for number in range(2)]
+    for run in runs:
+        shown.watch(run, "why", evidence)
+    shown.watch(runs[0], HELD, evidence)
+    told = text(shown.render())
+    assert "0 runs done, 1 running, 1 paused" in told
+    assert seeds_in(told) == 1
+    trained = sum(run.points[-1].seconds for run in runs)
+    assert f"{live.units.seconds(trained)} of it in training steps" in told  # that of the paused one too
+    shown.watch(runs[0], "why", evidence)
+    told = text(shown.render())
+    assert "0 runs done, 2 running |" in told
+    assert seeds_in(told) == 2
+    shown.watch(runs[0], HELD, evidence)
+    shown.watch(replace(runs[0], stop=Stop(StopReason.STOPPED_BY_RULE)), HELD, evidence)
+    told = text(shown.render())
+    assert "1 runs done, 1 running |" in told
+
+
+def test_who_follows_a_study_sees_paused_runs_as_neither_done_nor_running(tmp_path: Path) -> None:
+    path = tmp_path / "live.study.db"
+    synthetic_study(path, batch_sizes=(16, 64), seeds=1).close()
+    with Study.open(path, write=True) as study:
+        first, second, *others = study.runs()
+        study.stop_run(first.identifier, Stop(StopReason.INTERRUPTED, HELD), 0.0)
+        study.reopen_run(second.identifier)
+        assert study.runs()[1].stop is None
+        study.stop_run(second.identifier, Stop(StopReason.INTERRUPTED, HELD), 0.0)
+    console = Console(file=io.StringIO(), width=200)
+    live.follow(path, console)
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) == len(others)
+    assert not any(line.startswith((f"run {first.identifier}:", f"run {second.identifier}:")) for line in lines)

@@ -126,6 +126,20 @@ def test_a_run_goes_on_from_its_saved_state_without_the_points_after_it(tmp_path
         assert study.resume_run(run) is None  # a finished run needs no state any more
 
 
+def test_a_paused_run_that_goes_on_has_no_end_and_keeps_all_it_has(tmp_path: Path) -> None:
+    with Study.create(tmp_path / "a.study.db", FACTS) as study:
+        run = study.start_run(TRIAL, HERE)
+        study.add_points(run, [point(1), point(2)])
+        study.save_state(run, 1, b"one")
+        study.stop_run(run, Stop(StopReason.INTERRUPTED, "paused"), 1.0)
+        study.reopen_run(run)
+        (read,) = study.runs()
+        assert (read.stop, read.points, read.wall_seconds) == (None, (point(1), point(2)), 1.0)
+        study.stop_run(run, Stop(StopReason.INTERRUPTED, "paused"), 1.0)
+        assert study.costs()["runs"] == 2.0
+        assert study.resume_run(run) == (b"one", (point(1),))  # its state stayed
+
+
 def test_a_path_may_have_any_characters(tmp_path: Path) -> None:
     path = tmp_path / "50% of #1? a&b=c é.study.db"
     Study.create(path, FACTS).close()

@@ -331,6 +331,119 @@ def test_two_runs_at_a_time_are_what_they_are_alone(crew: Workers) -> None:
     assert found == {0: WHOLE, 1: WHOLE}
 
 
+def test_a_paused_run_frees_its_place_and_goes_on_in_its_worker_when_that_is_free() -> None:
+    with Workers(toy, 1) as own:
+        first = own.start(trial(seed=0))
+        assert isinstance(first, RemoteRun)
+        found = [first.advance() for _ in range(3)]
+        first.pause()
+        second = own.start(trial(seed=1))  # in the only worker there is
+        assert isinstance(second, RemoteRun)
+        assert second.advance() == WHOLE[0]
+        assert not own.take_up(first)
+        second.ask()  # computes
+        assert first.save() is None
+        assert second.advance() == WHOLE[1]
+        second.pause()
+        assert own.take_up(first)
+        assert first.save() == b"3"
+        assert found + outcomes_of(first) == WHOLE
+        assert own.take_up(second)
+        assert WHOLE[:2] + outcomes_of(second) == WHOLE
+        assert len(processes_of(own)) == 1
+
+
+def test_a_run_that_is_closed_while_its_worker_makes_another_one_disturbs_nothing() -> None:
+    with Workers(toy, 1) as own:
+        first, second = own.start(trial(seed=0)), None
+        first.advance()
+        assert isinstance(first, RemoteRun)
+        first.pause()
+        second = own.start(trial(seed=1))
+        assert isinstance(second, RemoteRun)
+        second.ask()
+        first.close()
+        first.close()
+        assert outcomes_of(second) == WHOLE
+        assert outcomes_of(own.start(trial(seed=2))) == WHOLE
+        assert not own._workers[0].runs
+
+
+def test_a_refused_state_leaves_the_paused_runs_of_its_worker_alone() -> None:
+    with Workers(toy, 1) as own:
+        first = own.start(trial(seed=0))
+        first.advance()
+        assert isinstance(first, RemoteRun)
+        first.pause()
+        refused = own.start(trial(seed=1), b"damaged")
+        with pytest.raises(StateError):
+            refused.advance()
+        refused.close()
+        assert own.take_up(first)
+        assert WHOLE[:1] + outcomes_of(first) == WHOLE
+
+
+def test_a_paused_run_whose_worker_is_killed_was_interrupted_whatever_it_was_killed_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kills = 5
+    monkeypatch.setattr("rightbatch.workers.memory_kills", lambda: kills)
+    with Workers(toy, 1) as own:
+        first = own.start(trial(seed=0))
+        first.advance()
+        assert isinstance(first, RemoteRun)
+        first.pause()
+        greedy = own.start(trial("die"))
+        for _ in range(2):
+            greedy.advance()
+        kills += 1
+        stop = greedy.advance()
+        assert isinstance(stop, Stop)
+        assert stop.reason is StopReason.OUT_OF_MEMORY
+        greedy.close()
+        assert own.take_up(first)
+        assert own.next([first]) is first
+        assert first.advance() == Stop(StopReason.INTERRUPTED, "its worker process was killed")
+        first.close()
+        assert outcomes_of(own.start(trial())) == WHOLE
+
+
+def test_of_a_worker_that_died_idle_every_paused_run_says_so_and_new_runs_have_another() -> None:
+    with Workers(toy, 2) as own:
+        runs = []
+        for seed in (0, 1):
+            run = own.start(trial(seed=seed))
+            assert isinstance(run, RemoteRun)
+            run.advance()
+            runs.append(run)
+            own._workers[1].run = run  # type: ignore[assignment]  # so that both are in the first one
+            run.pause()
+        own._workers[1].run = None
+        dead = own._workers[0]
+        dead._process.kill()
+        dead._process.wait(LONG_SECONDS)
+        assert all(own.take_up(run) for run in runs)
+        for run in runs:
+            assert own.next(runs[runs.index(run) :]) is run
+            assert run.save() is None
+            assert run.advance() == Stop(StopReason.INTERRUPTED, "its worker process was killed")
+            run.close()
+        both = [own.start(trial(seed=seed)) for seed in (0, 1)]
+        assert [outcomes_of(run) for run in both] == [WHOLE, WHOLE]
+
+
+def test_a_new_run_goes_where_few_are_paused() -> None:
+    with Workers(toy, 2) as own:
+        runs = [own.start(trial(seed=seed)) for seed in (0, 1)]
+        for run in runs:
+            run.advance()
+            assert isinstance(run, RemoteRun)
+        runs[0].pause()  # type: ignore[attr-defined]
+        runs[1].close()
+        other = own.start(trial(seed=2))
+        assert other._worker is not runs[0]._worker  # type: ignore[attr-defined]
+
+
 # --------------------------------------------------------------------------------------------------- who can
 
 

@@ -158,6 +158,10 @@ REACHED = "reached its target"
 """What a run says that stopped at its target: for a harder target, such a run had no full chance."""
 
 
+PAUSED = "paused, and not needed any more"
+"""What a run says that was paused short of its target: it says nothing against its batch size and rate."""
+
+
 def until_horizon(curve: Curve) -> None:
     """Go on to the planned length."""
 

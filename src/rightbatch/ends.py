@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from rightbatch.curves import PAUSED
 from rightbatch.records import Point, Run, Stop, StopReason, Target
 
 SHORTEST_SHARE = 1 / 64
@@ -71,7 +72,7 @@ def _unknown(length: int, ends: Sequence[Point]) -> int | None:
 
 def _says_something(run: Run) -> bool:
     told = (StopReason.FINISHED, StopReason.STOPPED_BY_RULE, StopReason.DIVERGED, StopReason.OUT_OF_MEMORY)
-    return run.stop is not None and run.stop.reason in told
+    return run.stop is not None and run.stop.reason in told and run.stop.message != PAUSED
 
 
 def _is_end(run: Run) -> bool:

@@ -234,7 +234,7 @@ class Evidence:
         if self.cost(run) is not None:
             return True
         stop = run.stop
-        if stop is None or stop.reason in INCONCLUSIVE or stop.message == curves.REACHED:
+        if stop is None or stop.reason in INCONCLUSIVE or stop.message in (curves.REACHED, curves.PAUSED):
             return False
         return stop.reason is not StopReason.FINISHED or (run.trial.planned_examples or 0) >= self.planned_examples
 
@@ -311,8 +311,8 @@ class Evidence:
 
 
 def _progress(run: Run) -> tuple[bool, int]:
-    """What makes one of two runs of a trial the one to go by: not cut short, then the longer."""
-    cut_short = run.stop is None or run.stop.reason in INCONCLUSIVE
+    """What makes one of two runs of a trial the one to go by: not cut short or left paused, then the longer."""
+    cut_short = run.stop is None or run.stop.reason in INCONCLUSIVE or run.stop.message == curves.PAUSED
     return (not cut_short, run.points[-1].step if run.points else 0)
 
 

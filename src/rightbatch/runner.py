@@ -20,7 +20,7 @@ class RunInProgress(Protocol):
     """One training run that is under way.
 
     Several runs may be under way in one process: advancing one never changes what another one computes. A run that is
-    not advanced is paused; nothing else is needed to pause it.
+    not advanced is paused; nothing else is needed to pause it, unless it is `Pausable`.
     """
 
     def advance(self) -> Point | Stop:
@@ -40,6 +40,14 @@ class Saveable(Protocol):
 
     def save(self) -> bytes:
         """The state after the last point, so that `runner.start(trial, state)` goes on to the bit."""
+
+
+@runtime_checkable
+class Pausable(Protocol):
+    """A run in progress of which something would go on between two calls of `advance`: a program, say."""
+
+    def pause(self) -> None:
+        """Hold it up until `advance` is called again. Allowed more than once, and after its end."""
 
 
 @runtime_checkable

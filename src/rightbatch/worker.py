@@ -1,7 +1,8 @@
 """One worker process: makes its runner once, then starts and advances runs as it is told.
 
-The parent and this process take turns: each request has one reply, so that a run in a worker is exactly what it is in
-the parent. Errors of the person's code cross as text.
+The parent and this process take turns: each request but "drop" has one reply, so that a run in a worker is exactly what
+it is in the parent. A worker advances one run at a time and holds those that are paused. Errors of the person's code
+cross as text.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rightbatch.errors import RightbatchError
-from rightbatch.runner import KeepsWeights, RunInProgress, Runner, Saveable
+from rightbatch.runner import KeepsWeights, Pausable, RunInProgress, Runner, Saveable
 
 
 @dataclass(frozen=True)
@@ -56,20 +57,27 @@ def main(requests: int, life_line: int) -> None:
 
 
 def serve(connection: Connection, runner: Runner) -> None:
-    """Answer requests for one run after another."""
-    run: RunInProgress | None = None
+    """Answer requests for runs, each with the number that the parent gave it."""
+    runs: dict[int, RunInProgress] = {}
     while True:
-        name, *arguments = connection.recv()
+        name, number, *arguments = connection.recv()
         try:
+            reply: Any = None
             if name == "start":
-                run = runner.start(*arguments)
-                reply: Any = None
+                runs[number] = runner.start(*arguments)
+            elif name in ("close", "drop"):
+                runs.pop(number).close()
             else:
-                assert run is not None, f"{name} before start"
-                reply = _REQUESTS[name](run, *arguments)
+                reply = _REQUESTS[name](runs[number], *arguments)
         except Exception as error:
             reply = _failure(error)
-        connection.send(reply)
+        if name != "drop":  # sent while this process was busy with another run: nobody waits
+            connection.send(reply)
+
+
+def _pause(run: RunInProgress) -> None:
+    if isinstance(run, Pausable):
+        run.pause()
 
 
 def _save(run: RunInProgress) -> bytes | None:
@@ -84,7 +92,7 @@ _REQUESTS: dict[str, Any] = {
     "advance": lambda run: run.advance(),
     "save": _save,
     "write_weights": _write_weights,
-    "close": lambda run: run.close(),
+    "pause": _pause,
 }
 
 

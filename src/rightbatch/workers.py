@@ -1,8 +1,9 @@
-"""Who makes the runs: this process, or long-lived worker processes that each make one at a time."""
+"""Who makes the runs: this process, or long-lived worker processes that each advance one at a time."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pickle
 import socket
@@ -25,13 +26,19 @@ PROGRAM = "import sys; from rightbatch.worker import main; main(int(sys.argv[1])
 """What a worker runs: not the person's script, which would have to guard itself against being run again."""
 
 
+KILLED = "its worker process was killed"
+
+
 class Crew(Protocol):
     """Starts runs, at most `places` at a time, and tells which of them to advance next."""
 
     places: int
 
     def start(self, trial: Trial, state: bytes | None = None) -> RunInProgress:
-        """Begin a run, or go on from a state. There must be a free place: a closed run frees its own."""
+        """Begin a run, or go on from a state. There must be a free place: a closed or paused run frees its own."""
+
+    def take_up(self, run: RunInProgress) -> bool:
+        """Give a paused run a place again, to be advanced or saved; False while another run has the one it needs."""
 
     def next(self, runs: Sequence[RunInProgress]) -> RunInProgress:
         """Of these runs that one whose `advance` has its outcome first; waits until there is one."""
@@ -47,6 +54,9 @@ class Alone:
 
     def start(self, trial: Trial, state: bytes | None = None) -> RunInProgress:
         return self._runner.start(trial, state)
+
+    def take_up(self, run: RunInProgress) -> bool:
+        return True
 
     def next(self, runs: Sequence[RunInProgress]) -> RunInProgress:
         return runs[0]
@@ -85,19 +95,25 @@ class Workers:
         self._workers = [_Worker(setup) for setup in self._setups]
 
     def start(self, trial: Trial, state: bytes | None = None) -> RunInProgress:
-        for place, worker in enumerate(self._workers):
-            if worker.run is not None:
-                continue
-            if not worker.alive:
-                worker.end()
-                worker = self._workers[place] = _Worker(self._setups[place])
-            worker.run = RemoteRun(worker, trial, state)
-            return worker.run
-        raise AssertionError("no free worker")
+        free = [place for place, worker in enumerate(self._workers) if worker.run is None]
+        assert free, "no free worker"
+        # One with few paused runs: those can go on only where they are.
+        place = min(free, key=lambda place: len(self._workers[place].runs))
+        worker = self._workers[place]
+        if not worker.alive:
+            worker.end()
+            worker = self._workers[place] = _Worker(self._setups[place])
+        return RemoteRun(worker, trial, state)
+
+    def take_up(self, run: RunInProgress) -> bool:
+        assert isinstance(run, RemoteRun)
+        return run.take_up()
 
     def next(self, runs: Sequence[RunInProgress]) -> RunInProgress:
         remote = [run for run in runs if isinstance(run, RemoteRun)]
         for run in remote:
+            if run.lost:
+                return run
             run.ask()
         while True:
             ready = wait([run.connection for run in remote])
@@ -123,9 +139,12 @@ class RemoteRun:
     """A run in progress in a worker. Whoever advances it and the worker take turns."""
 
     def __init__(self, worker: _Worker, trial: Trial, state: bytes | None) -> None:
-        self._worker = worker
+        self._worker, self._number = worker, next(worker.numbers)
+        worker.run = self
+        worker.runs.add(self)
         self._kills = memory_kills()
         self._closed = self._asked = False
+        self.lost = False  # its worker died while the run was paused, and other runs may have the same one
         self._starting = True
         self._refused: Exception | None = None
         self._send("start", trial, state)
@@ -133,6 +152,18 @@ class RemoteRun:
     @property
     def connection(self) -> Connection:
         return self._worker.connection
+
+    def take_up(self) -> bool:
+        """See `Crew`. One whose worker has died may be advanced: that tells so."""
+        worker = self._worker
+        self.lost = not worker.alive
+        if self.lost:
+            return True
+        if worker.run not in (None, self) or worker.owes:
+            return False
+        worker.run = self
+        self._kills = memory_kills()  # what killed the worker meanwhile was no fault of this run
+        return True
 
     def ask(self) -> None:
         """Have the worker begin the next stretch, if it has not; `advance` then waits for what comes of it."""
@@ -154,6 +185,8 @@ class RemoteRun:
         return self._refused is not None
 
     def advance(self) -> Point | Stop:
+        if self.lost:
+            return Stop(StopReason.INTERRUPTED, KILLED)
         self.ask()
         if self._starting:
             self.has_outcome()
@@ -166,40 +199,60 @@ class RemoteRun:
             return self._death()
 
     def save(self) -> bytes | None:
-        """The state after the last point; None where such a run has none, or its worker is gone."""
+        """The state after the last point; None where such a run has none, or its worker is gone or busy."""
         return self._request("save")  # type: ignore[no-any-return]
 
     def write_weights(self, path: Path) -> bool:
         """See `rightbatch.runner.KeepsWeights`."""
         return bool(self._request("write_weights", path))
 
+    def pause(self) -> None:
+        """See `rightbatch.runner.Pausable`. The run stays in its worker, and its place is free."""
+        self._request("pause")
+        self._worker.run = None
+
     def close(self) -> None:
         if self._closed:
             return
         self._closed = True
-        # In the middle of a stretch that nobody wants a new worker is quicker.
-        if self._asked or self._starting or self._refused is not None:
-            self._worker.end()
+        worker = self._worker
+        worker.runs.discard(self)
+        if self.lost:
+            return
+        if worker.run not in (None, self):  # closed when the worker comes to it: nobody waits
+            self._send("drop")
+            return
+        if self._refused is not None and worker.runs:  # it has others: it is well, and refused at once what came next
+            with contextlib.suppress(EOFError, OSError):
+                while worker.owes:
+                    with contextlib.suppress(errors.RightbatchError):
+                        self._reply()
+        # In the middle of a stretch that nobody wants a new worker is quicker; one that refused its only run may be
+        # ending anyway.
+        elif worker.owes or self._refused is not None:
+            worker.end()
         else:
             self._request("close")
-        self._worker.run = None
+        worker.run = None
 
     def _request(self, name: str, *arguments: Any) -> Any:
-        if self._refused is not None:
+        # A worker that still owes a reply would give that one.
+        if self.lost or self._refused is not None or self._worker.owes:
             return None
-        assert not self._asked, f"{name} while the run advances"
         try:
             self._send(name, *arguments)
             return self._reply()
         except (EOFError, OSError):
             return None
 
-    def _send(self, *request: Any) -> None:
+    def _send(self, name: str, *arguments: Any) -> None:
+        self._worker.owes += name != "drop"
         with contextlib.suppress(OSError):  # a dead worker is noticed when its reply is read
-            self.connection.send(request)
+            self.connection.send((name, self._number, *arguments))
 
     def _reply(self) -> Any:
         reply = self.connection.recv()
+        self._worker.owes -= 1
         if not isinstance(reply, Failure):
             return reply
         kind = getattr(errors, reply.kind, None) or WorkloadError
@@ -214,14 +267,20 @@ class RemoteRun:
         kills = memory_kills()
         if kills is not None and self._kills is not None and kills > self._kills:
             return Stop(StopReason.OUT_OF_MEMORY, "the system ran out of memory and killed the worker process")
-        return Stop(StopReason.INTERRUPTED, "its worker process was killed")
+        return Stop(StopReason.INTERRUPTED, KILLED)
 
 
 class _Worker:
-    """One process, the socket to it, and the pipe by which it notices that we are gone."""
+    """One process, the socket to it, and the pipe by which it notices that we are gone.
+
+    `run` is the one that it makes now, `runs` are all that it holds, and it `owes` so many replies.
+    """
 
     def __init__(self, setup: Setup) -> None:
         self.run: RemoteRun | None = None
+        self.runs: set[RemoteRun] = set()
+        self.numbers = itertools.count()
+        self.owes = 0
         ours, theirs = socket.socketpair()
         watched, self._life_line = os.pipe()
         variables = {**os.environ, **thread_variables(setup.threads)}

@@ -20,7 +20,7 @@ from rightbatch.engine import WorkloadRunner
 from rightbatch.errors import InputError
 from rightbatch.loops import Loop, LoopRunner, LoopTrial
 from rightbatch.records import Environment, Point, Settings, Stop, StopReason, Trial
-from rightbatch.runner import Runner, Saveable
+from rightbatch.runner import Pausable, Runner, Saveable
 from rightbatch.tables import COLUMNS, TableRunner
 from rightbatch.workload import Workload
 
@@ -219,6 +219,20 @@ def test_two_runs_that_take_turns_are_what_they_are_alone(runner, kind, same):
             if not found or isinstance(found[-1], Point):
                 found.append(timeless(run.advance()))
     assert outcomes == [alone(runner, trial) for trial in trials]
+
+
+def test_a_run_that_is_paused_at_every_point_is_what_it_is_undisturbed(runner, kind):
+    for trial in kind.trials:
+        run, outcomes = runner.start(trial), []
+        while not outcomes or isinstance(outcomes[-1], Point):
+            for _ in range(2):
+                if isinstance(run, Pausable):
+                    run.pause()
+            outcomes.append(timeless(run.advance()))
+        if isinstance(run, Pausable):
+            run.pause()  # after its end
+        run.close()
+        assert outcomes == alone(runner, trial)
 
 
 @pytest.mark.usefixtures("saveable")

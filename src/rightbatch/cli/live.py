@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -16,6 +17,8 @@ from rich.text import Text
 
 from rightbatch.errors import InsufficientEvidence
 from rightbatch.evidence import Evidence
+from rightbatch.pipeline.loop import HELD
+from rightbatch.pipeline.searching import guess_of
 from rightbatch.pipeline.setting_up import Ask
 from rightbatch.pipeline.show import evidence_of
 from rightbatch.records import Run
@@ -23,6 +26,9 @@ from rightbatch.report import units
 from rightbatch.store import Study, being_written
 
 REFRESH_PER_SECOND = 8
+GUESS_SECONDS = 2.0
+"""What the search believes is asked again this often: that takes hundredths of a second."""
+
 FOLLOW_SECONDS = 1.0
 """How often a study that another process writes is read again."""
 
@@ -31,7 +37,7 @@ class Live:
     """Use as a context; `watch` is what the loop calls. Silent where the console is not a terminal.
 
     The lines are drawn by a thread of their own, so `watch` never changes what `render` may be looking at: it replaces
-    the dictionary of the runs under way each time.
+    the dictionaries of the runs under way and of those paused each time.
     """
 
     def __init__(self, console: Console, *, budget_seconds: float | None = None) -> None:
@@ -40,9 +46,11 @@ class Live:
         self._live: RichLive | None = None
         self._started = time.monotonic()
         self._running: Mapping[int, tuple[Run, str, float]] = {}
+        self._paused: Mapping[int, Run] = {}
         self._ended = 0
         self._training = 0.0
         self._evidence: Evidence | None = None
+        self._guess, self._guessed = "", -math.inf
 
     def __enter__(self) -> Live:
         if self._console.is_terminal:
@@ -62,15 +70,23 @@ class Live:
             self._live.stop()
 
     def watch(self, run: Run, why: str, evidence: Evidence) -> None:
-        """Take note of a new point or the end of a run."""
+        """Take note of a new point, a pause or the end of a run."""
         if self._live is None:
             return
+        if time.monotonic() - self._guessed > GUESS_SECONDS:
+            self._guess, self._guessed = best_guess(evidence), time.monotonic()
         self._evidence = evidence
+        paused = {number: other for number, other in self._paused.items() if number != run.identifier}
+        running = {number: row for number, row in self._running.items() if number != run.identifier}
+        if run.stop is None and why == HELD:
+            self._paused, self._running = {**paused, run.identifier: run}, running
+            return
+        self._paused = paused
         if run.stop is None:
             begun = self._running[run.identifier][2] if run.identifier in self._running else time.monotonic()
             self._running = {**self._running, run.identifier: (run, why, begun)}
             return
-        self._running = {number: row for number, row in self._running.items() if number != run.identifier}
+        self._running = running
         self._ended += 1
         self._training += run.points[-1].seconds if run.points else 0.0
         self._evidence = evidence.with_run(run)
@@ -80,15 +96,18 @@ class Live:
         now = time.monotonic() - self._started
         if self._evidence is None:
             return Text(f"{units.seconds(now)}: measuring seconds per step, starting")
-        running = self._running  # the same ones in every line
-        training = self._training + sum(run.points[-1].seconds for run, _, _ in running.values() if run.points)
-        head = [f"{units.seconds(now)}", f"{self._ended} runs done, {len(running)} running"]
+        running, paused = self._running, self._paused  # the same ones in every line
+        unended = (*(run for run, _, _ in running.values()), *paused.values())
+        training = self._training + sum(run.points[-1].seconds for run in unended if run.points)
+        head = [f"{units.seconds(now)}", _counts(self._ended, len(running), len(paused))]
         if self._budget is not None:
             head.append(f"at most {units.seconds(max(0.0, self._budget - now))} left")
         head.append(f"{units.seconds(training)} of it in training steps")
         lines: list[RenderableType] = [Text(" | ".join(head))]
         if best := best_so_far(self._evidence):
             lines.append(Text(f"best so far: {best}", style="bold"))
+        if self._guess:
+            lines.append(Text(f"best guess: {self._guess}"))
         lines.append(running_table(running, self._evidence))
         return Group(*lines)
 
@@ -117,10 +136,11 @@ def follow(path: str | Path, console: Console, **asked: Any) -> None:
                 for run in runs
                 if run.stop is None
             }
-            ended = [run for run in runs if run.stop is not None]
+            paused = [run for run in runs if run.stop is not None and run.stop.message == HELD]
+            ended = [run for run in runs if run.stop is not None and run.stop.message != HELD]
             best = best_so_far(evidence) if evidence is not None else ""
             if live is not None:
-                head = f"{len(ended)} runs done, {len(running)} running" + (f" | best so far: {best}" if best else "")
+                head = _counts(len(ended), len(running), len(paused)) + (f" | best so far: {best}" if best else "")
                 rows = [running_table(running, evidence)] if evidence is not None else []
                 live.update(Group(Text(head), *rows), refresh=True)
             else:
@@ -131,6 +151,10 @@ def follow(path: str | Path, console: Console, **asked: Any) -> None:
             if not writing:
                 return
             time.sleep(FOLLOW_SECONDS)
+
+
+def _counts(ended: int, running: int, paused: int) -> str:
+    return f"{ended} runs done, {running} running" + (f", {paused} paused" if paused else "")
 
 
 def _ended_line(run: Run) -> str:
@@ -154,7 +178,7 @@ def running_table(running: Mapping[int, tuple[Run, str, float]], evidence: Evide
             f"batch {trial.batch_size}, rate {units.rate(trial.learning_rate)}, seed {trial.seed}",
             f"{last.examples:,} examples" if last else "starting",
             f"{quantity.replace('_', ' ')} {value}",
-            _time_left(run, time.monotonic() - begun),
+            _time_left(run, run.wall_seconds + time.monotonic() - begun),
             f"[dim]{why}[/dim]",
         )
     return table
@@ -167,6 +191,20 @@ def best_so_far(evidence: Evidence) -> str:
         return ""
     cost = units.cost(cell.mean, evidence.question.objective)
     return f"batch {cell.batch_size}, rate {units.rate(cell.learning_rate)}, {cost}"
+
+
+def best_guess(evidence: Evidence) -> str:
+    """What the search would train with now, in words, with the sizes that may be the best; empty where it has none."""
+    guess = guess_of(evidence)
+    if guess is None or guess.seconds is None or guess.sizes is None:
+        return ""
+    low, high = (
+        units.cost(bound or 0.0, evidence.question.objective) for bound in (guess.seconds.low, guess.seconds.high)
+    )
+    return (
+        f"batch {guess.batch_size} (90 %: {guess.sizes[0]} to {guess.sizes[1]}), "
+        f"rate {units.rate(guess.learning_rate)}, {low} to {high}"
+    )
 
 
 def _time_left(run: Run, spent: float) -> str:

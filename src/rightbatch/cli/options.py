@@ -27,6 +27,12 @@ Seeds = Annotated[int, typer.Option(min=1, help="Number of seeds.")]
 Sizes = Annotated[str | None, typer.Option(help="Batch sizes: 16,32,64, or 4..4096 (powers of two between).")]
 SettingOption = Annotated[list[str] | None, typer.Option("--set", help="A setting of the workload, as NAME=VALUE.")]
 Budget = Annotated[float | None, typer.Option(help="Wall seconds after which no more is trained.")]
+BudgetText = Annotated[
+    str | None, typer.Option("--budget", help="No more is trained after 90, 10m, 2h, or 3x (three training runs).")
+]
+StartFrom = Annotated[
+    Path | None, typer.Option("--from", help="A checkpoint (a state dict) that every run of a workload starts from.")
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of PyTorch; measure with those you train with.")]
 Workers = Annotated[int, typer.Option(min=1, help="Runs made at a time, each in a process of its own.")]

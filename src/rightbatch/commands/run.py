@@ -35,10 +35,51 @@ CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.
 """Signals that a program brings on itself: an error of its own, which would come again."""
 
 
+class Stopwatch:
+    """Seconds since it was made, without those while it was held. May be read while another thread holds it."""
+
+    def __init__(self) -> None:
+        # Without the lock a reading could be later than the moment at which it is then held: seconds would go back.
+        self._lock = threading.Lock()
+        self._started = time.perf_counter()
+        self._held_at: float | None = None
+
+    @property
+    def held(self) -> bool:
+        return self._held_at is not None
+
+    def seconds(self) -> float:
+        with self._lock:
+            return (time.perf_counter() if self._held_at is None else self._held_at) - self._started
+
+    def hold(self) -> None:
+        with self._lock:
+            self._held_at = time.perf_counter()
+
+    def go_on(self) -> None:
+        with self._lock:
+            if self._held_at is not None:
+                self._started += time.perf_counter() - self._held_at
+            self._held_at = None
+
+
+class Program(Supervised):
+    """A supervised program that can be held up."""
+
+    def hold(self) -> None:
+        """Stop the program and all that it started, until SIGCONT."""
+        with self._lock:
+            if self._code is None:
+                self._signal(signal.SIGSTOP)
+                # Not the supervisor, which leads the group: it has to notice when we are gone, and to kill the rest.
+                os.kill(self._process.pid, signal.SIGCONT)
+
+
 class CommandRun:
     """A run in progress. See `rightbatch.runner.RunInProgress` for the contract.
 
-    The program is not held up between calls of `advance`: it trains on, and its points wait to be asked for. Its
+    The program is not held up between calls of `advance` unless the run is paused: it trains on, and its points wait
+    to be asked for. Neither its seconds nor its time limit count pauses. Its
     standard output is that of a Python without buffers (PYTHONUNBUFFERED, unless that is set), so that its lines come
     when they are printed.
 
@@ -65,20 +106,21 @@ class CommandRun:
         self._outcomes: SimpleQueue[Point | Stop | Exception] = SimpleQueue()
         self._verdict: Stop | WorkloadError | None = None  # once there is one, further lines count for nothing
         self._kills = memory_kills()
-        self._started = time.perf_counter()
+        self._stopwatch = Stopwatch()
         try:
-            self._program = Supervised(argv, {"PYTHONUNBUFFERED": "1", **os.environ, **variables})
+            self._program = Program(argv, {"PYTHONUNBUFFERED": "1", **os.environ, **variables})
         except OSError as error:
             raise WorkloadError(f"{shlex.join(argv)} cannot be started: {error}.") from error
         self._follower = threading.Thread(target=self._follow, daemon=True)
         self._follower.start()
-        self._timer = threading.Timer(timeout_seconds or 0.0, self._time_out)
-        self._timer.daemon = True
-        if timeout_seconds is not None:
-            self._timer.start()
+        self._timer = self._start_timer()
 
     def advance(self) -> Point | Stop:
         """Wait for the next point of the program, or for its end. A failure without a known cause is raised."""
+        if self._stopwatch.held:
+            self._stopwatch.go_on()
+            self._program.signal(signal.SIGCONT)
+            self._timer = self._start_timer()
         outcome = self._outcomes.get()
         if isinstance(outcome, Point):
             return outcome
@@ -86,6 +128,14 @@ class CommandRun:
         if isinstance(outcome, Stop):
             return outcome
         raise outcome
+
+    def pause(self) -> None:
+        """See `rightbatch.runner.Pausable`: the program and all that it started stop until the next `advance`."""
+        if self._stopwatch.held or not self._follower.is_alive():
+            return
+        self._timer.cancel()
+        self._program.hold()
+        self._stopwatch.hold()
 
     def close(self) -> None:
         """End the program and all that it started: SIGTERM, and after the time of grace SIGKILL."""
@@ -156,7 +206,7 @@ class CommandRun:
             if self._verdict is not None:
                 return
             try:
-                point = self._reader.read(line, time.perf_counter() - self._started)
+                point = self._reader.read(line, self._stopwatch.seconds())
             except WorkloadError as error:
                 self._verdict = error
                 self._outcomes.put(error)  # now, not when the program has ended
@@ -166,6 +216,15 @@ class CommandRun:
 
     # --------------------------------------------------------------------------------------------------- the end
 
+    def _start_timer(self) -> threading.Timer:
+        """Ends the run when its time is over; never started where it may take any time."""
+        left = 0.0 if self._timeout_seconds is None else self._timeout_seconds - self._stopwatch.seconds()
+        timer = threading.Timer(max(0.0, left), self._time_out)
+        timer.daemon = True
+        if self._timeout_seconds is not None:
+            timer.start()
+        return timer
+
     def _time_out(self) -> None:
         self._end(Stop(StopReason.STOPPED_BY_RULE, f"took longer than {self._timeout_seconds:g} seconds"))
 
@@ -174,6 +233,8 @@ class CommandRun:
         if self._follower.is_alive():
             self._verdict = self._verdict or verdict
             self._program.signal(signal.SIGTERM)
+            if self._stopwatch.held:
+                self._program.signal(signal.SIGCONT)  # else it could not take notice
             self._follower.join(self._grace_seconds)
             self._program.signal(signal.SIGKILL)
         self._follower.join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,22 +12,28 @@ from rightbatch import curves
 from rightbatch.errors import StateError, WorkloadError
 from rightbatch.evidence import Evidence
 from rightbatch.records import Environment, Run, Settings, Stop, StopReason, Trial
-from rightbatch.runner import KeepsWeights, RunInProgress, Runner, Saveable
+from rightbatch.runner import KeepsWeights, Pausable, RunInProgress, Runner, Saveable
 from rightbatch.search.strategy import Advance, Done, Strategy
 from rightbatch.store import RESUMABLE, Study
 from rightbatch.workers import Alone, Crew
 
 STATE_SECONDS = 20.0
-"""A run that can be saved is saved about this often, so that a killed process repeats little."""
+"""A run that can be saved is saved after about so much training, so that a killed process repeats little."""
+
+MOST_PAUSED = 8
+"""So many paused runs are held open, each with its model; beyond, those paused longest ago are saved and closed."""
 
 OUT_OF_BUDGET = "the budget ended"
 """Why `drive` ended when it was not the strategy that said done."""
+
+HELD = "paused"
+"""What the study says of a paused run, and what `watch` is told instead of why the run was made."""
 
 KILLED_TIMES = 5
 """A trial that was killed so often without getting any further, with nobody saying so to us, is not tried again."""
 
 Watch = Callable[[Run, str, Evidence], None]
-"""Is told of every new point and every end of a run, with why the run was made and what was known before it."""
+"""Is told of every new point, pause and end of a run, with why the run was made and what was known before it."""
 
 
 def unwatched(run: Run, why: str, evidence: Evidence) -> None:
@@ -46,6 +53,10 @@ def drive(
 ) -> tuple[Evidence, str]:
     """Run what the strategy proposes until it says done or the clock passes `deadline` (of `time.monotonic`).
 
+    A run that the strategy has paused is in the evidence without an end, and goes on with nothing repeated when it is
+    proposed again; the rules are asked at each new point. What is still paused at the end is ended: without its state
+    where the strategy is done, so that a later call that wants it makes it anew.
+
     Parameters
     ----------
     crew: Who makes the runs; None: this process, one at a time.
@@ -58,37 +69,41 @@ def drive(
     ------
     WorkloadError: When the person's code raised; the run is kept as failed, everything before it as it was.
     """
-    desk = _Desk(study, runner.environment, crew or Alone(runner), deadline, models, watch)
+    desk = _Desk(study, runner.environment, evidence, crew or Alone(runner), deadline, models, watch)
     try:
         while True:
-            why = desk.fill(strategy, evidence)
+            why = desk.fill(strategy)
             if not desk.active:
-                return evidence, why
-            ended = desk.wait(evidence)
-            if ended is not None:
-                evidence = evidence.with_run(ended)
+                desk.dismiss(why)
+                return desk.evidence, why
+            desk.wait()
     finally:
         desk.clear()
 
 
-@dataclass
+@dataclass(eq=False)
 class _Task:
-    """One run under way. `seconds` is its share of the wall clock: time is shared out among the runs of that time."""
+    """One run under way, or paused.
+
+    `seconds` is its share of the wall clock, where time is shared out among the runs of that time: what the study does
+    not have yet. `unsaved_seconds` is the time since it was saved, all of it, without pauses.
+    """
 
     run: Run
     progress: RunInProgress
     action: Advance
-    saved: float
     seconds: float = 0.0
+    unsaved_seconds: float = 0.0
 
 
 class _Desk:
-    """The runs under way, between the strategy, the crew and the study."""
+    """The runs under way and those paused, between the strategy, the crew and the study."""
 
     def __init__(
         self,
         study: Study,
         environment: Environment,
+        evidence: Evidence,
         crew: Crew,
         deadline: float | None,
         models: Path | None,
@@ -96,7 +111,11 @@ class _Desk:
     ) -> None:
         self._study, self._environment, self._crew, self._watch = study, environment, crew, watch
         self._deadline, self._models = deadline, models
+        self.evidence = evidence
         self.active: list[_Task] = []
+        self._paused: dict[Trial, _Task] = {}  # the one paused longest ago comes first
+        self._aside: dict[Trial, Run] = {}  # paused too, but only their states are kept
+        self._wanted: dict[Trial, Advance] = {}  # to go on as soon as the worker that holds them is free
         self._killed: dict[Trial, tuple[int, int]] = {}
         self._asked: tuple[Evidence, int] | None = None
         self._charged = time.monotonic()
@@ -105,28 +124,33 @@ class _Desk:
     def _late(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
 
-    def fill(self, strategy: Strategy, evidence: Evidence) -> str:
+    # ---------------------------------------------------------------------------------------- what `drive` does
+
+    def fill(self, strategy: Strategy) -> str:
         """Begin what the strategy proposes while there is a free place; why there is no more to begin."""
+        for trial, action in tuple(self._wanted.items()):
+            self._go_on(trial, action)
         while len(self.active) < self._crew.places:
             # Asked once for what is known: points of runs under way do not change what comes next.
-            if self._asked is not None and self._asked[0] is evidence and self._asked[1] == len(self.active):
+            under_way = len(self.active) + len(self._wanted)
+            if self._asked is not None and self._asked[0] is self.evidence and self._asked[1] == under_way:
                 return ""
-            self._asked = (evidence, len(self.active))
-            trials = (task.run.trial for task in self.active)
+            self._asked = (self.evidence, under_way)
+            trials = (*(task.run.trial for task in self.active), *self._wanted)
             pending = frozenset((trial.batch_size, trial.learning_rate, trial.seed) for trial in trials)
-            action = strategy(replace(evidence, pending=pending) if pending else evidence)
-            if isinstance(action, Done):
-                return action.why
-            if not isinstance(action, Advance):
+            action_now = strategy(replace(self.evidence, pending=pending) if pending else self.evidence)
+            if isinstance(action_now, Done):
+                return action_now.why
+            if not isinstance(action_now, Advance):
                 assert self.active, "a strategy waits although nothing is under way"
                 return ""
             if self._late:
                 return OUT_OF_BUDGET
-            self.active.append(self._begin(action, evidence))
+            self._begin(action_now)
         return ""
 
-    def wait(self, evidence: Evidence) -> Run | None:
-        """Take the next outcome of a run under way; the run, if it has ended."""
+    def wait(self) -> None:
+        """Take the next outcome of a run under way."""
         progress = self._crew.next([task.progress for task in self.active])
         task = next(task for task in self.active if task.progress is progress)
         try:
@@ -136,7 +160,7 @@ class _Desk:
             if not isinstance(outcome, Stop):
                 self._study.add_point(task.run.identifier, outcome)
                 task.run = replace(task.run, points=(*task.run.points, outcome))
-                self._watch(task.run, task.action.why, evidence)
+                self._watch(task.run, task.action.why, self.evidence)
                 stop = self._judge(task)
         except StateError as error:  # damaged, or of an earlier version: the run will be made anew
             stop = Stop(StopReason.INTERRUPTED, str(error))
@@ -145,19 +169,90 @@ class _Desk:
             self._charge()
             self._end(task, Stop(StopReason.FAILED, str(error)))
             raise
-        if stop is None:
-            return None
-        run = self._end(task, stop)
-        self._count_kill(run)
-        self._watch(run, task.action.why, evidence)
-        self._asked = None
-        return run
+        if stop is not None:
+            run = self._end(task, stop)
+            self._count_kill(run)
+            self._tell(run, task.action.why)
+        elif task.action.pause is not None and task.action.pause(task.run.points) is not None:
+            self._pause(task)
+
+    def dismiss(self, why: str) -> None:
+        """End what is paused: this call asks for it no more."""
+        late = why == OUT_OF_BUDGET
+        stop = Stop(StopReason.OUT_OF_BUDGET) if late else Stop(StopReason.STOPPED_BY_RULE, curves.PAUSED)
+        for task in tuple(self._paused.values()):
+            self._tell(self._let_go(task, stop), task.action.why)
+        for run in tuple(self._aside.values()):
+            self._tell(self._let_lie(run, stop), HELD)
 
     def clear(self) -> None:
-        """Interrupt what is still under way."""
+        """Interrupt what is still under way or paused."""
         self._charge()
-        while self.active:
-            self._end(self.active[-1], Stop(StopReason.INTERRUPTED, "the process was told to end"))
+        stop = Stop(StopReason.INTERRUPTED, "the process was told to end")
+        with contextlib.ExitStack() as ends:  # every one of them, even where one cannot be ended as it should
+            for task in self.active:
+                ends.callback(self._end, task, stop)
+            for task in self._paused.values():  # these come first: ending what is under way may end their worker
+                ends.callback(self._let_go, task, stop)
+            for run in self._aside.values():
+                ends.callback(self._let_lie, run, stop)
+
+    # ------------------------------------------------------------------------------------------- how a run begins
+
+    def _begin(self, action: Advance) -> None:
+        """Have a run go on that is paused or has a saved state, else make a new one."""
+        self._charge()
+        trial = replace(
+            action.trial,
+            planned_examples=action.trial.planned_examples or self.evidence.facts.planned_examples or None,
+            settings=Settings({**self.evidence.facts.settings, **action.trial.settings}),
+        )
+        if trial in self._paused:
+            self._go_on(trial, action)
+        else:
+            self.active.append(self._from_state(trial, action) or self._anew(trial, action))
+
+    def _go_on(self, trial: Trial, action: Advance) -> None:
+        """Take up a run that is held open, or note that it is wanted while its worker makes another one."""
+        task = self._paused[trial]
+        if not self._crew.take_up(task.progress):
+            self._wanted[trial] = action
+            return
+        self._charge()
+        task.action = action
+        self.active.append(task)
+        self._forget(trial)
+        self._study.reopen_run(task.run.identifier)
+
+    def _from_state(self, trial: Trial, action: Advance) -> _Task | None:
+        """A run of this trial that was left with a state; None if there is none that can be read."""
+        for run in reversed(self.evidence.runs):
+            if run.trial != trial or not (run.stop is None or run.stop.reason in RESUMABLE):
+                continue
+            self._aside.pop(trial, None)
+            left = self._study.resume_run(run.identifier)
+            if left is not None:
+                state, points = left
+                try:
+                    progress = self._crew.start(trial, state)
+                except StateError as error:
+                    stop = Stop(StopReason.INTERRUPTED, str(error))
+                    self._study.drop_state(run.identifier, stop)
+                    self.evidence = self.evidence.with_run(replace(run, stop=stop))
+                    return None  # it is made anew
+                return _Task(replace(run, points=points, stop=None), progress, action)
+            if run.stop is None:  # it was set aside, but a disk that lies has lost its state
+                lost = replace(run, stop=Stop(StopReason.INTERRUPTED, HELD))
+                self.evidence = self.evidence.with_run(lost)
+        return None
+
+    def _anew(self, trial: Trial, action: Advance) -> _Task:
+        # Started before it is written down: a trial that cannot even begin leaves no run behind.
+        progress = self._crew.start(trial)
+        identifier = self._study.start_run(trial, self._environment)
+        return _Task(Run(trial, (), None, 0.0, identifier), progress, action)
+
+    # ------------------------------------------------------------------------------------- how it pauses and ends
 
     def _judge(self, task: _Task) -> Stop | None:
         """Whether a run stops at its last point; its state is saved when it is time to."""
@@ -168,22 +263,67 @@ class _Desk:
         if reason is not None:
             return Stop(StopReason.STOPPED_BY_RULE, reason)
         late = self._late
-        if isinstance(task.progress, Saveable) and (late or time.monotonic() - task.saved > STATE_SECONDS):
-            state = task.progress.save()
-            if state is not None:
-                self._study.save_state(task.run.identifier, points[-1].step, state)
-            task.saved = time.monotonic()
+        if late or task.unsaved_seconds > STATE_SECONDS:
+            self._save(task)
         return Stop(StopReason.OUT_OF_BUDGET) if late else None
 
-    def _charge(self) -> None:
-        """Share the time since the last call among the runs under way."""
-        now = time.monotonic()
-        for task in self.active:
-            task.seconds += (now - self._charged) / len(self.active)
-        self._charged = now
+    def _save(self, task: _Task) -> bool:
+        """Keep the state of a run after its last point; False where it has none."""
+        task.unsaved_seconds = 0.0
+        state = task.progress.save() if isinstance(task.progress, Saveable) else None
+        if state is None:
+            return False
+        self._study.save_state(task.run.identifier, task.run.points[-1].step, state)
+        return True
+
+    def _pause(self, task: _Task) -> None:
+        """Hold a run open without advancing it. In the study it is as if interrupted, should this process be killed."""
+        self._charge()
+        self._paused[task.run.trial] = task
+        self.active.remove(task)
+        if isinstance(task.progress, Pausable):
+            task.progress.pause()
+        self._study.stop_run(task.run.identifier, Stop(StopReason.INTERRUPTED, HELD), task.seconds)
+        task.run = replace(task.run, wall_seconds=task.run.wall_seconds + task.seconds)
+        task.seconds = 0.0
+        self._tell(task.run, HELD)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Close those paused longest ago where there are too many: saved, or else to be made anew if wanted again."""
+        for trial, task in tuple(self._paused.items()):
+            if len(self._paused) <= MOST_PAUSED:
+                return
+            if trial in self._wanted or not self._crew.take_up(task.progress):
+                continue
+            if self._save(task):
+                self._forget(trial)
+                self._aside[trial] = task.run
+                task.progress.close()
+            else:
+                stop = Stop(StopReason.INTERRUPTED, f"closed: {MOST_PAUSED} other runs are paused")
+                self._tell(self._end(task, stop), task.action.why)
+
+    def _let_go(self, task: _Task, stop: Stop) -> Run:
+        """End a paused run, with its state where it may go on."""
+        try:
+            if stop.reason in RESUMABLE and self._crew.take_up(task.progress):
+                self._save(task)
+        finally:
+            run = self._end(task, stop)
+        return run
+
+    def _let_lie(self, run: Run, stop: Stop) -> Run:
+        """End a run that was set aside: whether its state stays is for the study to know."""
+        self._aside.pop(run.trial)
+        self._study.stop_run(run.identifier, stop, 0.0)
+        return replace(run, stop=stop)
 
     def _end(self, task: _Task, stop: Stop) -> Run:
-        self.active.remove(task)
+        if task in self.active:
+            self.active.remove(task)
+        else:
+            self._forget(task.run.trial)
         try:
             if self._models is not None and stop.reason not in RESUMABLE and isinstance(task.progress, KeepsWeights):
                 task.progress.write_weights(weights_path(self._models, task.run.identifier))
@@ -191,6 +331,23 @@ class _Desk:
             task.progress.close()
             self._study.stop_run(task.run.identifier, stop, task.seconds)
         return replace(task.run, stop=stop, wall_seconds=task.run.wall_seconds + task.seconds)
+
+    def _forget(self, trial: Trial) -> None:
+        del self._paused[trial]
+        self._wanted.pop(trial, None)
+
+    def _tell(self, run: Run, why: str) -> None:
+        """Let `watch` and the strategy know of a pause or an end."""
+        self._watch(run, why, self.evidence)
+        self.evidence = self.evidence.with_run(run)
+
+    def _charge(self) -> None:
+        """Share the time since the last call among the runs under way."""
+        now = time.monotonic()
+        for task in self.active:
+            task.seconds += (now - self._charged) / len(self.active)
+            task.unsaved_seconds += now - self._charged
+        self._charged = now
 
     def _count_kill(self, run: Run) -> None:
         """Raise `WorkloadError` for a run that was killed too often, with nobody telling us to end it."""
@@ -206,31 +363,6 @@ class _Desk:
                 f"seed={trial.seed} was killed {KILLED_TIMES} times: {run.stop.message}. Find out what kills it "
                 f"(memory, a limit of the machine), or leave this batch size out with --batch-sizes."
             )
-
-    def _begin(self, action: Advance, evidence: Evidence) -> _Task:
-        """A run, from a saved state if there is one, else anew."""
-        self._charge()
-        trial = replace(
-            action.trial,
-            planned_examples=action.trial.planned_examples or evidence.facts.planned_examples or None,
-            settings=Settings({**evidence.facts.settings, **action.trial.settings}),
-        )
-        now = time.monotonic()
-        for run in reversed(evidence.runs):
-            if run.trial == trial and run.stop is not None and run.stop.reason in RESUMABLE:
-                left = self._study.resume_run(run.identifier)
-                if left is not None:
-                    state, points = left
-                    try:
-                        progress = self._crew.start(trial, state)
-                    except StateError as error:
-                        self._study.drop_state(run.identifier, Stop(StopReason.INTERRUPTED, str(error)))
-                        break  # it is made anew
-                    return _Task(replace(run, points=points, stop=None), progress, action, now)
-        # Started before it is written down: a trial that cannot even begin leaves no run behind.
-        progress = self._crew.start(trial)
-        identifier = self._study.start_run(trial, self._environment)
-        return _Task(Run(trial, (), None, 0.0, identifier), progress, action, now)
 
 
 def weights_path(models: Path, run: int) -> Path:

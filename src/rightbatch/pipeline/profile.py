@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from rightbatch.commands import CommandRunner
+from rightbatch.errors import WorkloadError
 from rightbatch.pipeline.setting_up import first_choice
 from rightbatch.records import StepTime
 from rightbatch.runner import Runner
@@ -13,6 +15,9 @@ from rightbatch.store import Study
 from rightbatch.tables import TableRunner
 
 ROUNDS = 9
+HASTY_ROUNDS = 3
+"""Repeats of a size where there is no time for more."""
+
 LARGEST = 8192
 NEAR_FACTOR = 16
 """Commands, and loops over nobody knows how many examples, are tried at sizes within this factor of the present one."""
@@ -32,10 +37,12 @@ def profile(
 ) -> tuple[StepTime, ...]:
     """Measure the sizes that this study has no step times of in this environment (`again`: all of them).
 
-    Nearest to the present size first; where a size is measured by itself (a command), none is begun once
-    `budget_seconds` are spent. Returns all step times of the environment.
+    With `budget_seconds` sizes are first measured in haste, one after the other, the one nearest to the present size
+    first and in any case; no other is begun that would not be done in time. As soon as it is seen that there is time
+    for all sizes, they take turns as without a budget. Returns all step times of the environment.
     """
-    known = set() if again else {record.batch_size for record in study.step_times(runner.environment)}
+    records = () if again else study.step_times(runner.environment)
+    known = {record.batch_size for record in records}
     wanted = set(batch_sizes)
     # Only where a size costs little to measure, not where it means starting a person's loop or program.
     for size in () if runner.facts.lacks else NEIGHBOURED:
@@ -45,12 +52,54 @@ def profile(
     missing = sorted(wanted - known, key=lambda size: max(size / present, present / size))
     if missing:
         started = time.monotonic()
-        for record in runner.step_times(missing, rounds=rounds):
+        hasty = {record.batch_size for record in records if len(record.seconds) <= HASTY_ROUNDS} & wanted
+        measured = (
+            runner.step_times(missing, rounds=rounds)
+            if budget_seconds is None or isinstance(runner, TableRunner)  # which measures nothing
+            else _in_time(runner, missing, hasty, rounds, lambda: started + budget_seconds - time.monotonic())
+        )
+        for record in measured:
             study.add_step_time(record, runner.environment)
-            if budget_seconds is not None and time.monotonic() - started > budget_seconds:
-                break
         study.add_cost("profile", time.monotonic() - started)
     return study.step_times(runner.environment)
+
+
+def _in_time(
+    runner: Runner, sizes: Sequence[int], hasty: Collection[int], rounds: int, left: Callable[[], float]
+) -> Iterator[StepTime]:
+    """See `profile`. `hasty` are sizes that were measured in haste before: again, where there is time for all."""
+    everything = sorted({*sizes, *hasty})
+    from_outside = bool(runner.facts.lacks)  # a loop or a program: each size is a start of the person's code
+    haste = min(rounds, HASTY_ROUNDS)
+    took: dict[int, float] = {}
+    failure: WorkloadError | None = None
+    too_large = math.inf
+
+    def needed(size: int) -> float:
+        """Seconds, rather too many: per example, a step takes hardly longer than at a smaller size."""
+        return min((seconds * max(1.0, size / other) for other, seconds in took.items()), default=0.0)
+
+    for size in sizes:
+        if size >= too_large or needed(size) > left():
+            continue
+        before = left()
+        try:
+            found = list(runner.step_times([size], rounds=haste))
+        except WorkloadError as error:
+            if not from_outside:
+                raise
+            failure = failure or error  # as where all sizes are measured at once: an error only if none can be
+            continue
+        yield from found
+        if not found:  # it did not fit into memory, nor will larger ones
+            too_large = size
+            continue
+        took[size] = before - left()
+        if not from_outside and rounds > haste and rounds / haste * sum(map(needed, everything)) <= left():
+            yield from runner.step_times(everything, rounds=rounds)
+            return
+    if failure is not None and not took:
+        raise failure
 
 
 def default_sizes(train_examples: int, present: int | None = None) -> tuple[int, ...]:

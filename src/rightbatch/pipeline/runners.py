@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from rightbatch.tables import TableRunner, is_table
 from rightbatch.workers import Alone, Crew, NotPicklable, Workers
 
 KeepModels = Literal["none", "best", "last"]
+StartFrom = str | os.PathLike[str]
+"""A file of weights; as an `engine.Checkpoint` one that was read before and must not have changed since."""
 
 
 def as_runner(
@@ -30,12 +33,14 @@ def as_runner(
     device: str | None = None,
     threads: int | None = None,
     keep_models: KeepModels = "none",
+    start_from: StartFrom | None = None,
 ) -> Runner:
     """A runner from what a person gives.
 
     `workload` is a `Workload`, a `Loop` or a generator function, a `Command`, a runner, or the name of a bundled
     workload, of a function in a file (my.py:make_workload, my.py:train) or of a table of curves. What a loop does not
-    say itself (its direction, how many examples it has) is taken from `ask`.
+    say itself (its direction, how many examples it has) is taken from `ask`. `start_from`: a file with the weights that
+    every run of a `Workload` starts from.
 
     Raises
     ------
@@ -43,8 +48,10 @@ def as_runner(
     MissingExtra: When it needs torch and torch is not installed.
     """
     if isinstance(workload, str) and is_table(workload):
+        _no_start_from(start_from, "its runs are recorded: leave it out")
         return TableRunner(workload)
     if hasattr(workload, "start") and hasattr(workload, "facts") and not callable(workload.facts):
+        _no_start_from(start_from, "give a runner that starts from it itself")
         return workload  # type: ignore[no-any-return]
     _use_threads(threads)
     made = from_name(workload) if isinstance(workload, str) else workload
@@ -54,11 +61,23 @@ def as_runner(
             raise InputError(f"device={device!r} is for a Workload: a loop or a command chooses its device itself.")
         if keep_models != "none":
             raise InputError("Only the models of a rightbatch.Workload can be kept: save them in your own loop.")
+        itself = (
+            "let the program load it, and put its path on the command line"
+            if isinstance(runner, CommandRunner)
+            else "load it in your own loop, before the first step"
+        )
+        _no_start_from(start_from, itself)
         return runner
     for option in ("direction", "train_examples"):
         if ask is not None and getattr(ask, option) is not None:
             raise InputError(f"{option} is for loops and commands: a Workload, and a table, say it themselves.")
-    return _of_workload(made, workload, device, keep_models)
+    return _of_workload(made, workload, device, keep_models, start_from)
+
+
+def _no_start_from(start_from: StartFrom | None, instead: str) -> None:
+    if start_from is not None:
+        path = os.fspath(start_from)
+        raise InputError(f"Only a rightbatch.Workload can be started from a checkpoint ({path}): {instead}.")
 
 
 def recorded_rates(runner: Runner) -> tuple[float, ...] | None:
@@ -72,6 +91,8 @@ def crew_of(workload: Any, runner: Runner, workers: int, **how: Any) -> Iterator
 
     `how` is what `as_runner` was given: a workload that has a name is made anew in each worker, any other is pickled.
     """
+    if how.get("start_from") is not None:  # with what was in the file when this process read it
+        how["start_from"] = getattr(runner, "start_from", how["start_from"])
     if workers <= 1:
         yield Alone(runner)
         return
@@ -107,12 +128,15 @@ def _of_any_framework(made: Any, ask: Ask, threads: int | None) -> Runner | None
     return LoopRunner(made) if isinstance(made, Loop) else None
 
 
-def _of_workload(made: Any, given: Any, device: str | None, keep_models: KeepModels) -> Runner:
+def _of_workload(
+    made: Any, given: Any, device: str | None, keep_models: KeepModels, start_from: StartFrom | None
+) -> Runner:
     with _needing_torch():
-        from rightbatch.engine import WorkloadRunner, use_device
+        from rightbatch.engine import Checkpoint, WorkloadRunner, use_device
         from rightbatch.workload import Workload
     if isinstance(made, Workload):
-        return WorkloadRunner(use_device(made, device) if device else made, keep_models)
+        checkpoint = None if start_from is None else Checkpoint.of(start_from)
+        return WorkloadRunner(use_device(made, device) if device else made, keep_models, checkpoint)
     if callable(made):
         raise WorkloadError(
             f"{given!r} is a function that yields nothing. A training loop is a generator: it says `yield "

@@ -13,11 +13,15 @@ from rightbatch.records import Trial
 
 @dataclass(frozen=True)
 class Advance:
-    """Start this trial, or continue it where it was left, until a rule says stop or the run ends by itself."""
+    """Start this trial, or continue it where it was left, until a rule says stop or the run ends by itself.
+
+    Where `pause` gives a reason the run is paused: it does not end, and can be continued with nothing repeated.
+    """
 
     trial: Trial
     until: StopRule
     why: str
+    pause: StopRule | None = None
 
 
 @dataclass(frozen=True)

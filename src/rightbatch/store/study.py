@@ -179,6 +179,10 @@ class Study:
         if stop.reason not in RESUMABLE:
             self._execute(schema.states.delete().where(schema.states.c.run_id == run))
 
+    def reopen_run(self, run: int) -> None:
+        """A run that was paused goes on: for now it has no end."""
+        self._execute(schema.runs.update().where(schema.runs.c.id == run).values(stop_reason=None, message=""))
+
     def save_state(self, run: int, step: int, state: bytes) -> None:
         """Keep the state of a run after a step, in place of an earlier one."""
         with self._writing() as connection:
