@@ -20,6 +20,11 @@ class Caution(enum.Enum):
     BEST_AT_EDGE = "the best rate at batch size {} is at the edge of the rates tried: it may not be the best"
     SIZE_AT_EDGE = "the best batch size is the {} one tried: a better one may lie beyond"
     OUT_OF_BUDGET = "the budget ended before the search did: the same command with a larger one goes on"
+    NOT_REACHED_YET = (
+        "batch size {} at rate {} is expected to cost {} % less, but has not been trained to the target: more budget "
+        "would tell"
+    )
+    SEEDS_ASSUMED = "nothing was trained to the target with two seeds: that they differ by {} % is an assumption"
     ONE_SEED = "one seed everywhere: no interval, and differences may be luck"
     MISSES = "no rate brought batch size {} to the target in what was run"
     GIVEN_UP = (
@@ -42,7 +47,10 @@ class Caution(enum.Enum):
 
 @dataclass(frozen=True)
 class SizeRow:
-    """One batch size in an answer: the cost of its best rate in every objective, with the mean over its seeds."""
+    """One batch size in an answer: the cost of its best rate in every objective, with the mean over its seeds.
+
+    With no seeds and a cost, the cost is predicted by a search of few runs, not measured.
+    """
 
     batch_size: int
     learning_rate: float | None
@@ -71,12 +79,16 @@ class TargetRow:
 
 @dataclass(frozen=True)
 class PresentChoice:
-    """What the person trains with now, and its cost over the best (None: it did not reach the target)."""
+    """What the person trains with now, and its cost over the best (None: it did not reach the target).
+
+    `predicted`: it was not trained to the target; what it costs over the best is what the search believes.
+    """
 
     batch_size: int
     learning_rate: float
     cost: float | None
     times_the_best: float | None
+    predicted: bool = False
 
 
 @dataclass(frozen=True)

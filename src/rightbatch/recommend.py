@@ -12,12 +12,13 @@ from rightbatch import curves
 from rightbatch.answer import Caution, PresentChoice, Recommendation, SizeRow, TargetRow
 from rightbatch.cells import SizeEvidence
 from rightbatch.errors import InputError, InsufficientEvidence
-from rightbatch.evidence import Evidence, Objective, Question
+from rightbatch.evidence import EQUIVALENT_FACTOR, Evidence, Objective, Question
 from rightbatch.fit.learning_rate import RateLawFit, fit_rate_law
 from rightbatch.fit.quantiles import t_quantile
 from rightbatch.fit.tradeoff import TradeoffFit, fit_tradeoff
-from rightbatch.lattice import index_of
-from rightbatch.records import Interval, StopReason, WorkloadFacts
+from rightbatch.lattice import index_of, snap
+from rightbatch.records import Interval, Point, Run, StopReason, Target, WorkloadFacts
+from rightbatch.search.forecast import Forecast
 from rightbatch.zones import SURE, Likelihood, find_zones, likelihoods
 
 TARGET_LADDER = (0.7, 0.8, 0.9, 0.95, 1.0)
@@ -25,30 +26,38 @@ TARGET_LADDER = (0.7, 0.8, 0.9, 0.95, 1.0)
 
 
 def recommend(
-    evidence: Evidence, *, protocol: str, spent_seconds: Mapping[str, float], in_budget: bool = True
+    evidence: Evidence,
+    *,
+    protocol: str,
+    spent_seconds: Mapping[str, float],
+    in_budget: bool = True,
+    forecast: Forecast | None = None,
 ) -> Recommendation:
     """The best size and rate for the question that the evidence is about.
 
     `protocol` says in a sentence how rates were tuned, `spent_seconds` what the answer cost, by activity; `in_budget`
-    is False where the search was cut off before it was done.
+    is False where the search was cut off before it was done. `forecast` is what a search of few runs believes: it then
+    chooses among what reached the target, and says what the sizes are expected to cost that were not trained so far.
 
     Raises
     ------
     InsufficientEvidence: When no cell reaches the target in all of its runs; the message says how near they came.
     """
-    best = evidence.choice
+    best = forecast.best if forecast else evidence.choice
     if best is None or best.best is None or best.cost is None or best.best_rate is None:
-        raise InsufficientEvidence(_nothing_reached(evidence))
-    sure = likelihoods(evidence)
+        raise InsufficientEvidence(_nothing_reached(evidence, forecast))
+    sizes = forecast.sizes if forecast else evidence.sizes
+    sure = forecast.likelihoods if forecast else likelihoods(evidence)
     tradeoff, rate_law = _fits(evidence)
-    rows = tuple(_row(evidence, size, sure) for size in evidence.sizes)
+    rows = tuple(_row(evidence, size, sure) for size in sizes)
     row = next(r for r in rows if r.batch_size == best.batch_size)
+    critical = tradeoff.critical_batch_size if tradeoff else forecast.critical_batch_size if forecast else None
     zones = find_zones(
-        evidence.sizes,
+        sizes,
         best,
         speeds={r.batch_size: r.batch_size / r.step_seconds for r in rows if r.step_seconds},
         step_time=evidence.step_time_fit,
-        critical_batch_size=tradeoff.critical_batch_size if tradeoff else None,
+        critical_batch_size=critical,
     )
     targets = _targets(evidence)
     fresh = evidence.fresh_costs(best.batch_size, best.best.learning_rate)
@@ -68,25 +77,84 @@ def recommend(
         not_excluded=_contiguous(best.batch_size, sure, lambda p: p >= 1 - SURE),
         fresh_costs=fresh,
         zones=zones,
-        present=_present(evidence, best.cost.estimate),
+        present=_present(evidence, best.cost.estimate, forecast),
         sizes=rows,
         targets=targets,
         step_time=evidence.step_time_fit,
         tradeoff=tradeoff,
         rate_law=rate_law,
-        seed_deviation=evidence.seed_noise.deviation,
+        seed_deviation=forecast.seed_deviation if forecast else evidence.seed_noise.deviation,
         seed_freedom=evidence.seed_noise.freedom,
         reasons=(),
         cautions=(),
         spent_seconds=spent_seconds,
     )
     cautions = _cautions(evidence, partial)
+    if forecast is not None:
+        cautions = (*_cautions_of_forecast(evidence, forecast, best), *cautions)
     if not in_budget:
         cautions = (Caution.OUT_OF_BUDGET.value, *cautions)
-    return replace(partial, reasons=_reasons(partial), cautions=cautions)
+    return replace(partial, reasons=_reasons(partial, forecast), cautions=cautions)
 
 
-def _nothing_reached(evidence: Evidence) -> str:
+def _nothing_reached(evidence: Evidence, forecast: Forecast | None) -> str:
+    parts = [_nearest(evidence)]
+    if forecast is not None:
+        parts.append(_best_guess(forecast, evidence.question.objective))
+    else:
+        parts[0] += " Choose an easier --target, or plan longer runs with --epochs."
+    return "\n".join([*parts, *_at_equal_cost(evidence)])
+
+
+def _best_guess(forecast: Forecast, objective: Objective) -> str:
+    """What is believed before anything has reached the target."""
+    guess, cost = forecast.guess, forecast.costs[forecast.guess.batch_size, forecast.guess.learning_rate]
+    low, high = guess.sizes or (guess.batch_size, guess.batch_size)
+    text = (
+        f"By the runs so far, none of which got there, the best batch size lies from {low} to {high} (90 % sure), most "
+        f"likely {guess.batch_size} at rate {guess.learning_rate:g}, which is expected to cost "
+        f"{_said(cost.estimate, objective)} [{_said(cost.low, objective)}, {_said(cost.high, objective)}]."
+    )
+    if forecast.gain_cost:
+        text += (
+            f" The next {_said(forecast.gain_cost, objective)} are expected to make the answer "
+            f"{100 * forecast.gain:.0f} % cheaper: the same command with a larger --budget goes on."
+        )
+    return text
+
+
+def _said(cost: float | None, objective: Objective) -> str:
+    unit = {Objective.TIME: "s", Objective.STEPS: "steps", Objective.EXAMPLES: "examples"}.get(objective, "")
+    return f"{cost:.3g} {unit}" if cost is not None else "-"
+
+
+def _at_equal_cost(evidence: Evidence) -> tuple[str, ...]:
+    """The best value of each batch size at one cost, which at least half of the runs have come to; in lines."""
+    target, objective = evidence.question.target, evidence.question.objective
+    if objective is Objective.METRIC:
+        return ()
+
+    def cost(run: Run, point: Point) -> float:
+        return evidence.cost_of_steps(run.trial.batch_size, point.step, point.examples) or 0.0
+
+    runs = [run for run in evidence.relevant if any(point.step > 0 for point in run.points)]
+    if not runs:
+        return ()
+    limit = float(np.median([cost(run, run.points[-1]) for run in runs]))
+    found: dict[int, tuple[float, float]] = {}
+    for run in runs:
+        if cost(run, run.points[-1]) < limit:
+            continue
+        upto = [point for point in run.points if cost(run, point) <= limit * (1 + 1e-9)]
+        value = curves.best_value(upto, target.quantity, target.direction)
+        size = run.trial.batch_size
+        if value is not None and (size not in found or Target.reached_by(replace(target, value=found[size][0]), value)):
+            found[size] = (value, run.trial.learning_rate)
+    rows = (f"  batch size {size:>6}: {value:.4g} at rate {rate:g}" for size, (value, rate) in sorted(found.items()))
+    return f"Best {target.quantity} after {_said(limit, objective)} of each run, which is not the target:", *rows
+
+
+def _nearest(evidence: Evidence) -> str:
     target = evidence.question.target
     tried = [
         (value, run)
@@ -99,7 +167,7 @@ def _nothing_reached(evidence: Evidence) -> str:
     return (
         f"No batch size and rate reached the target ({target.quantity} {target.value:g}) in all of its runs. "
         f"The nearest came to {value:.4g}: batch size {run.trial.batch_size}, rate {run.trial.learning_rate:g}, "
-        f"{run.points[-1].examples:,} examples. Choose an easier --target, or plan longer runs with --epochs."
+        f"{run.points[-1].examples:,} examples."
     )
 
 
@@ -168,13 +236,14 @@ def _contiguous(best: int, sure: tuple[Likelihood, ...] | None, keep: Callable[[
     return tuple(sizes[low : high + 1])
 
 
-def _present(evidence: Evidence, best_cost: float) -> PresentChoice | None:
+def _present(evidence: Evidence, best_cost: float, forecast: Forecast | None) -> PresentChoice | None:
     if evidence.facts.present is None:
         return None
     size, rate = evidence.facts.present
     cell = next((c for c in evidence.cells_of(size) if index_of(c.learning_rate) == index_of(rate)), None)
     if cell is None:
-        return None
+        expected = forecast.costs.get((size, snap(rate))) if forecast else None
+        return PresentChoice(size, rate, None, expected.estimate / best_cost, True) if expected else None
     cost = cell.mean if cell.reaches else None
     return PresentChoice(size, cell.learning_rate, cost, cost / best_cost if cost else None)
 
@@ -198,7 +267,19 @@ def _targets(evidence: Evidence) -> tuple[TargetRow, ...]:
     return tuple(rows)
 
 
-def _reasons(answer: Recommendation) -> tuple[str, ...]:
+def _cautions_of_forecast(evidence: Evidence, forecast: Forecast, best: SizeEvidence) -> tuple[str, ...]:
+    said, guess = [], forecast.guess
+    better = forecast.costs[guess.batch_size, guess.learning_rate].estimate
+    assert best.cost is not None
+    if better < best.cost.estimate / EQUIVALENT_FACTOR:
+        share = 100 * (1 - better / best.cost.estimate)
+        said.append(Caution.NOT_REACHED_YET.value.format(guess.batch_size, f"{guess.learning_rate:g}", f"{share:.0f}"))
+    if evidence.seed_noise.deviation is None:
+        said.append(Caution.SEEDS_ASSUMED.value.format(f"{100 * forecast.seed_deviation:.0f}"))
+    return tuple(said)
+
+
+def _reasons(answer: Recommendation, forecast: Forecast | None) -> tuple[str, ...]:
     reasons = []
     for name, edge in (("below", answer.zones.very_small_below), ("above", answer.zones.huge_above)):
         if edge.batch_size is None:
@@ -217,6 +298,12 @@ def _reasons(answer: Recommendation) -> tuple[str, ...]:
             f"steps follow S_min (1 + B_crit / B) with B_crit {critical.estimate:.3g} and a misfit of "
             f"{100 * (answer.tradeoff.hyperbola.deviation or 0):.0f} %"
         )
+    elif forecast is not None:
+        critical = forecast.critical_batch_size
+        reasons.append(
+            f"steps follow S_min (1 + B_crit / B) with B_crit {critical.estimate:.3g} [{critical.low:.3g}, "
+            f"{critical.high:.3g}], by the versions of the laws that fit the runs best (90 %)"
+        )
     if answer.rate_law is not None:
         exponent = answer.rate_law.exponent
         reasons.append(
@@ -233,7 +320,7 @@ def _given_up(evidence: Evidence, batch_size: int) -> bool:
 
 
 def _cautions(evidence: Evidence, answer: Recommendation) -> tuple[str, ...]:
-    said = [Caution.BEST_AT_EDGE.value.format(r.batch_size) for r in answer.sizes if r.at_edge]
+    said = [Caution.BEST_AT_EDGE.value.format(r.batch_size) for r in answer.sizes if r.at_edge and r.seeds]
     for row in answer.sizes:
         if row.learning_rate is None:
             caution = Caution.GIVEN_UP if _given_up(evidence, row.batch_size) else Caution.MISSES

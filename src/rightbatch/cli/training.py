@@ -14,6 +14,7 @@ from rightbatch.cli.options import (
     AtExamples,
     AtSeconds,
     Budget,
+    BudgetText,
     ChangedCode,
     Device,
     Direction,
@@ -28,6 +29,7 @@ from rightbatch.cli.options import (
     Seeds,
     SettingOption,
     Sizes,
+    StartFrom,
     StudyOption,
     TargetOn,
     TargetOption,
@@ -40,6 +42,7 @@ from rightbatch.cli.options import (
 from rightbatch.pipeline import check as checking
 from rightbatch.pipeline import find as finding
 from rightbatch.pipeline import sweep as sweeping
+from rightbatch.pipeline.budget import parse_budget
 from rightbatch.pipeline.profile import ROUNDS, profile, sizes_to_try
 from rightbatch.pipeline.runners import as_runner
 from rightbatch.pipeline.setting_up import default_study, open_study
@@ -114,6 +117,9 @@ def sweep_command(
     until: Annotated[str, typer.Option(help="When a run ends: horizon, target, or patience.")] = "horizon",
     patience: Annotated[float, typer.Option(help="With --until patience: how long without improvement.")] = 10,
     patience_unit: Annotated[str, typer.Option(help="evaluations, steps, or examples.")] = "evaluations",
+    run_seconds: Annotated[float | None, typer.Option(help="Training seconds after which a run ends anyway.")] = None,
+    contender_seeds: Annotated[int | None, typer.Option(help="Seeds in all where the cost is near the best.")] = None,
+    contender_factor: Annotated[float, typer.Option(help="How near: at most so many times the best cost.")] = 2.0,
     objective: ObjectiveOption = "time",
     target: TargetOption = None,
     target_on: TargetOn = None,
@@ -166,6 +172,9 @@ def sweep_command(
                 until=until,
                 patience=patience,
                 patience_unit=patience_unit,
+                run_seconds=run_seconds,
+                contender_seeds=contender_seeds,
+                contender_factor=contender_factor,
                 budget_seconds=budget,
                 device=device,
                 threads=threads,
@@ -200,7 +209,8 @@ def find_command(
     metrics: Metrics = None,
     pattern: Pattern = None,
     timeout: Timeout = None,
-    budget: Budget = None,
+    budget: BudgetText = None,
+    start_from: StartFrom = None,
     device: Device = None,
     threads: Threads = None,
     workers: Workers = 1,
@@ -226,13 +236,14 @@ def find_command(
     workload = given(words, ask, metrics=metrics, pattern=pattern, timeout_seconds=timeout)
 
     def make(code: str) -> Recommendation:
-        with Live(err, budget_seconds=budget) as live:
+        with Live(err, budget_seconds=parse_budget(budget).wall_seconds if budget else None) as live:
             return finding.find(
                 workload,
                 study=study,
                 seeds=seeds,
                 batch_sizes=sizes(batch_sizes),
-                budget_seconds=budget,
+                budget=budget,
+                start_from=start_from,
                 device=device,
                 threads=threads,
                 workers=workers,

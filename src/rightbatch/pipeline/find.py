@@ -10,10 +10,12 @@ from typing import Any
 
 from rightbatch.answer import Recommendation
 from rightbatch.evidence import Evidence
+from rightbatch.pipeline.budget import parse_budget, run_seconds
 from rightbatch.pipeline.loop import OUT_OF_BUDGET, Watch, drive, unwatched
 from rightbatch.pipeline.models import models_folder, pruning, winner
 from rightbatch.pipeline.profile import profile, sizes_to_try
-from rightbatch.pipeline.runners import KeepModels, as_runner, crew_of, recorded_rates
+from rightbatch.pipeline.runners import KeepModels, StartFrom, as_runner, crew_of, recorded_rates
+from rightbatch.pipeline.searching import few_runs, forecast_of, suits_few_runs
 from rightbatch.pipeline.setting_up import Ask, ChangedCode, first_choice, open_study, pose
 from rightbatch.recommend import recommend
 from rightbatch.records import Settings
@@ -26,6 +28,11 @@ from rightbatch.wording import counted
 PROTOCOL = (
     "rates on the lattice 10^(k/4), tuned at every batch size with one seed; then {seeds} for every size and "
     "rate within 1.5 times the best; runs stopped at the target or at 4 times the best cost"
+)
+PROTOCOL_OF_TABLES = "every batch size and rate of the recorded table, with at most {seeds}"
+PROTOCOL_OF_FEW_RUNS = (
+    "few runs at rates of the lattice 10^(k/4), at most {seeds} in a cell, paused and continued by slices where more "
+    "knowledge is worth most for its cost; a run ends at the target"
 )
 PROTOCOL_OF_ENDS = (
     "rates on the lattice 10^(k/4), tuned at every batch size with one seed; then {seeds} for every size and rate "
@@ -40,11 +47,12 @@ def find(
     study: str | Path | None = None,
     seeds: int = 5,
     batch_sizes: Sequence[int] | None = None,
-    budget_seconds: float | None = None,
+    budget: str | float | None = None,
     device: str | None = None,
     threads: int | None = None,
     workers: int = 1,
     keep_models: KeepModels = "none",
+    start_from: StartFrom | None = None,
     changed_code: ChangedCode = "refuse",
     watch: Watch = unwatched,
     **asked: Any,
@@ -58,26 +66,39 @@ def find(
     study: Path of the study; None: the workload's name in the current folder.
     seeds: How many seeds the contenders get.
     batch_sizes: The sizes to choose from; None: powers of two up to 8192 or the data.
-    budget_seconds: Wall seconds after which no more is trained; the answer is then what is known.
+    budget: Wall seconds after which no more is trained, or a text: 90s, 10m, 2h, or 3x and 0.02x for multiples of one
+        training run of the present choice. The answer is then what is known.
     threads: Threads of PyTorch in this process; in each worker process, where there are several.
     workers: How many runs to make at a time, each in a process of its own. Seconds per step are measured before, alone.
     keep_models: Which weights of the runs that may win stay beside the study: none, those of the best evaluation, or
         the last. The path of the winner's is in the answer.
+    start_from: A file with the weights (a state dict) that every run of a `Workload` starts from.
     changed_code: What to do where the code of the workload has changed since its study began: "refuse", or "mix".
     asked: The question, where it differs from the workload's: `objective`, `target` ..., the fields of `Ask`.
 
     Raises
     ------
-    InsufficientEvidence: When nothing reached the target.
+    InsufficientEvidence: When nothing reached the target; it says what is believed so far, and what more would buy.
     InputError: For what cannot be used; what was measured before stays in the study.
     """
-    deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
+    began = time.monotonic()
     ask = Ask(**asked)
-    how: dict[str, Any] = {"ask": ask, "device": device, "threads": threads, "keep_models": keep_models}
+    allowed = None if budget is None else parse_budget(budget)
+    how: dict[str, Any] = {
+        "ask": ask,
+        "device": device,
+        "threads": threads,
+        "keep_models": keep_models,
+        "start_from": start_from,
+    }
     runner = as_runner(workload, **how)
     with open_study(study, runner.facts, changed_code) as kept:
         sizes = tuple(batch_sizes or sizes_to_try(runner, ask.present))
-        profile(kept, runner, sizes, budget_seconds=budget_seconds / 3 if budget_seconds else None)
+        seconds = None
+        if allowed is not None:
+            seconds = allowed.seconds(run_seconds(kept, runner, ask) if allowed.runs is not None else None)
+        deadline = None if seconds is None else began + seconds
+        profile(kept, runner, sizes, budget_seconds=None if seconds is None else seconds / 3)
         evidence = pose(kept, runner, ask, watch, range(seeds))
         strategy = _strategy(runner, evidence, ask, sizes, range(seeds))
         models = models_folder(kept.path) if keep_models != "none" else None
@@ -92,8 +113,13 @@ def find(
                 models=models,
                 watch=pruning(models, watch) if models else watch,
             )
-        protocol = (PROTOCOL_OF_ENDS if evidence.facts.length_bound else PROTOCOL).format(seeds=counted(seeds, "seed"))
-        answer = recommend(evidence, protocol=protocol, spent_seconds=kept.costs(), in_budget=why != OUT_OF_BUDGET)
+        answer = recommend(
+            evidence,
+            protocol=_protocol(runner, evidence).format(seeds=counted(seeds, "seed")),
+            spent_seconds=kept.costs(),
+            in_budget=why != OUT_OF_BUDGET,
+            forecast=forecast_of(evidence),
+        )
         if models and (path := winner(models, evidence, answer)):
             answer = replace(answer, model=str(path))
         kept.add_answer(answer)
@@ -101,7 +127,10 @@ def find(
 
 
 def _strategy(runner: Runner, evidence: Evidence, ask: Ask, sizes: Sequence[int], seeds: Sequence[int]) -> Strategy:
-    """The adaptive search; of a recorded table everything, which costs nothing."""
+    """The search of few runs; where the ends of runs or metrics are compared, which it cannot, the adaptive one.
+
+    Of a recorded table everything is taken, which costs nothing.
+    """
     size, rate = ask.present or first_choice(evidence.facts)
     settings = Settings(ask.settings)
     planned = evidence.facts.planned_examples
@@ -109,5 +138,15 @@ def _strategy(runner: Runner, evidence: Evidence, ask: Ask, sizes: Sequence[int]
     if rates is not None:
         return Sweep(sizes, seeds, size, rate, runner.offers, rates, planned_examples=planned, settings=settings)
     measured = [s for s in sizes if evidence.step_seconds(s) is not None]
+    if suits_few_runs(evidence):
+        return few_runs(evidence, measured, runner.offers, seeds=len(seeds))
     adaptive = Adaptive(measured, seeds, size, rate, runner.offers, planned, settings)
     return by_length(adaptive) if evidence.facts.length_bound else adaptive
+
+
+def _protocol(runner: Runner, evidence: Evidence) -> str:
+    if recorded_rates(runner) is not None:
+        return PROTOCOL_OF_TABLES
+    if suits_few_runs(evidence):
+        return PROTOCOL_OF_FEW_RUNS
+    return PROTOCOL_OF_ENDS if evidence.facts.length_bound else PROTOCOL

@@ -9,6 +9,7 @@ from typing import Any
 from rightbatch.answer import Recommendation
 from rightbatch.errors import InsufficientEvidence
 from rightbatch.evidence import Evidence
+from rightbatch.pipeline.searching import forecast_of
 from rightbatch.pipeline.setting_up import Ask, gather, question, stated_target
 from rightbatch.recommend import recommend
 from rightbatch.records import Target
@@ -42,4 +43,5 @@ def show(path: str | Path, **asked: Any) -> tuple[Recommendation, Evidence]:
         evidence = evidence_of(study, Ask(**asked))
         answers = study.answers()
         protocol = answers[-1]["protocol"] if answers else "the runs of this study, as they are"
-        return recommend(evidence, protocol=protocol, spent_seconds=study.costs()), evidence
+        answer = recommend(evidence, protocol=protocol, spent_seconds=study.costs(), forecast=forecast_of(evidence))
+        return answer, evidence

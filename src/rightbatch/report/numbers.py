@@ -20,13 +20,14 @@ OUTCOMES = ("best", "within 1.25x", "within 2x", "worse", "missed", "diverged")
 
 
 def sweet_spot_data(answer: Recommendation, evidence: Evidence) -> list[Row]:
-    """A row a batch size: its cost with interval, and the zone that it is in. Sizes that never reach are left out."""
+    """A row a batch size: its cost with interval, whether measured, its zone. Sizes that never reach are left out."""
     return [
         {
             "batch_size": row.batch_size,
             "cost": row.cost.estimate,
             "low": row.cost.low if row.cost.low is not None else row.cost.estimate,
             "high": row.cost.high if row.cost.high is not None else row.cost.estimate,
+            "measured": row.seeds > 0,
             "zone": _zone(answer, row.batch_size),
         }
         for row in answer.sizes
@@ -60,8 +61,12 @@ def _zone(answer: Recommendation, size: int) -> str:
 
 
 def steps_data(answer: Recommendation, evidence: Evidence) -> list[Row]:
-    """Steps to the target by batch size."""
-    return [{"batch_size": r.batch_size, "value": r.steps} for r in answer.sizes if r.steps is not None]
+    """Steps to the target by batch size, and whether they were trained to it."""
+    return [
+        {"batch_size": r.batch_size, "value": r.steps, "measured": r.seeds > 0}
+        for r in answer.sizes
+        if r.steps is not None
+    ]
 
 
 def step_time_data(answer: Recommendation, evidence: Evidence) -> list[Row]:
@@ -79,7 +84,8 @@ def epoch_data(answer: Recommendation, evidence: Evidence) -> list[Row]:
     if not examples:
         return []
     return [
-        {"batch_size": r.batch_size, "value": median_seconds(r) * examples / r.batch_size} for r in evidence.step_times
+        {"batch_size": r.batch_size, "value": median_seconds(r) * examples / r.batch_size, "measured": True}
+        for r in evidence.step_times
     ]
 
 

@@ -37,7 +37,10 @@ WIDTH, HEIGHT = 620, 300
 
 
 def draw_sweet_spot(answer: Recommendation, evidence: Evidence) -> alt.LayerChart:
-    """Cost against batch size with its intervals, the zones shaded, the choice and the present choice marked."""
+    """Cost against batch size with its intervals, the zones shaded, the choice and the present choice marked.
+
+    Points of sizes that were not trained to the target, but predicted by the search, are hollow.
+    """
     rows = sweet_spot_data(answer, evidence)
     x, y = _size_axis(), _log_axis("cost", answer.objective.value + _unit(answer.objective))
     base = alt.Chart(_values(rows))
@@ -46,12 +49,13 @@ def draw_sweet_spot(answer: Recommendation, evidence: Evidence) -> alt.LayerChar
         alt.Chart(_values(law_data(answer))).mark_line(strokeDash=[5, 4], color=GREY, clip=True).encode(x=x, y=y),
         base.mark_line(color=BLUE, strokeWidth=2).encode(x=x, y=y),
         base.mark_rule(color=BLUE, strokeWidth=2).encode(x=x, y=_log_axis("low", None), y2="high:Q"),
-        base.mark_point(filled=True, size=60, color=BLUE, opacity=1).encode(x=x, y=y),
+        *_points(rows, x, y, size=60),
         _mark(answer.batch_size, answer.cost.estimate, "train with this", GREEN, x, y),
     ]
     present = answer.present
-    if present is not None and present.cost is not None and present.batch_size != answer.batch_size:
-        layers.append(_mark(present.batch_size, present.cost, "you now", ORANGE, x, y))
+    if present is not None and present.times_the_best is not None and present.batch_size != answer.batch_size:
+        cost = present.times_the_best * answer.cost.estimate
+        layers.append(_mark(present.batch_size, cost, "you now", ORANGE, x, y))
     limit = alt.Chart(_values([{"cost": EQUIVALENT_FACTOR * answer.cost.estimate}]))
     layers.append(limit.mark_rule(strokeDash=[2, 3], color=GREEN).encode(y=y))
     return _layered(layers)
@@ -193,14 +197,15 @@ FIGURES: tuple[Figure, ...] = (
         "sweet-spot",
         "The sweet spot",
         "Cost of the best rate at each batch size, with 95 % intervals. Dashed: what the fitted laws give. Shaded: "
-        "sizes that cost more than twice the best. Dotted: 10 % above the best.",
+        "sizes that cost more than twice the best. Dotted: 10 % above the best. Hollow: predicted by the search, not "
+        "trained to the target.",
         sweet_spot_data,
         draw_sweet_spot,
     ),
     Figure(
         "steps",
         "Steps to the target",
-        "Larger batches need fewer steps, up to a point. Dashed: S_min (1 + B_crit / B).",
+        "Larger batches need fewer steps, up to a point. Dashed: S_min (1 + B_crit / B). Hollow: predicted.",
         steps_data,
         draw_steps,
     ),
@@ -264,11 +269,22 @@ def _dots_and_law(
         ]
         layers.append(alt.Chart(_values(line)).mark_line(strokeDash=[5, 4], color=GREY).encode(x=x, y=y))
     if connected:
-        layers.append(base.mark_line(color=BLUE).encode(x=x, y=y))
-    layers.append(base.mark_point(size=40, color=BLUE, opacity=0.8, filled=connected).encode(x=x, y=y))
+        layers += [base.mark_line(color=BLUE).encode(x=x, y=y), *_points(rows, x, y, size=40)]
+    else:
+        layers.append(base.mark_point(size=40, color=BLUE, opacity=0.8).encode(x=x, y=y))
     rule = alt.Chart(_values([{"batch_size": answer.batch_size}]))
     layers.append(rule.mark_rule(color=GREEN, strokeDash=[2, 3]).encode(x=x))
     return _layered(layers)
+
+
+def _points(rows: Sequence[Row], x: alt.X, y: alt.Y, *, size: int) -> list[Any]:
+    """Filled points of what was measured, hollow ones of what is predicted."""
+    return [
+        alt.Chart(_values([row for row in rows if row["measured"] is measured]))
+        .mark_point(filled=True, size=size, stroke=BLUE, fill=BLUE if measured else "white", opacity=1)
+        .encode(x=x, y=y)
+        for measured in (False, True)
+    ]
 
 
 def _layered(layers: Sequence[Any]) -> alt.LayerChart:

@@ -144,6 +144,8 @@ def _lines(answer: Recommendation) -> list[RenderableType]:
         lines.append(Text.from_markup(f"[dim]{title:<9}[/dim] {escape(text)}"))
 
     say("rate", units.interval(answer.best_rate, units.rate) + _note(answer.best_rate))
+    if any(row.cost is not None and not row.seeds for row in answer.sizes):
+        say("0 seeds", "predicted by the search, not trained to the target")
     if answer.present is not None:
         say("present", present_text(answer))
     for cost in answer.fresh_costs:
@@ -171,7 +173,8 @@ def present_text(answer: Recommendation) -> str:
     what = f"batch size {present.batch_size} at {units.rate(present.learning_rate)}"
     if present.times_the_best is None:
         return f"{what} did not reach the target in all of its runs"
-    return f"{what} costs {units.times(present.times_the_best)} the best"
+    costs = "is expected to cost" if present.predicted else "costs"
+    return f"{what} {costs} {units.times(present.times_the_best)} the best"
 
 
 def fresh_text(answer: Recommendation, cost: float | None) -> str:

@@ -1,0 +1,256 @@
+"""The search: a few runs, paused and continued where knowing more is worth most for what it costs.
+
+What is believed of all batch sizes and rates (`belief`) says what each run would teach: the knowledge gradient
+(Frazier, Powell and Dayanik 2009), by how much the lowest expected log cost falls when the run's outcome is known. The
+run that teaches most for the square root of its cost goes on by one slice. When no run teaches enough any more, the
+best one is trained to the target, and that is the answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from rightbatch.curves import Curve, until_target
+from rightbatch.evidence import FRESH_SEED, Evidence
+from rightbatch.records import Interval, Settings, Trial
+from rightbatch.search.belief import Belief, Cell, believe
+from rightbatch.search.laws import draw_laws
+from rightbatch.search.progress import Progress, progress_of, step_costs
+from rightbatch.search.searcher import Guess
+from rightbatch.search.strategy import Action, Advance, Done, Offers, Wait
+
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+OUTCOMES = np.array([-1.6, -1.0, -0.6, -0.25, 0.0, 0.25, 0.6, 1.0, 1.6])
+"""Outcomes of a run that are thought through, in standard deviations: the middles of nine parts about as likely."""
+
+LEAST_STEPS = 20
+"""The first slice of a run."""
+
+SLICE, LEAST_GROWTH, MOST_GROWTH = 0.3, 0.25, 1.0
+"""A slice is this share of what the whole run is expected to cost; a run grows by this at least, and at most."""
+
+ENOUGH = 0.002
+"""The search ends when no run is expected to lower the log of the answer's cost by more."""
+
+NEARLY = 0.05
+"""Of two cells whose expected log costs differ by less, the one that has reached the target is advised."""
+
+LOST = 2.5
+"""A run that has cost this many times what the best is expected to, without reaching the target, is not continued."""
+
+KNOWN_NOISE = 0.02
+"""What stays unknown of a run that is trained to the target."""
+
+Rates = Callable[[Evidence], Sequence[float]]
+"""The learning rates to choose from; they may widen as the evidence grows."""
+
+
+@dataclass(frozen=True)
+class FewRuns:
+    """The search over given sizes and rates, with at most so many seeds in a cell.
+
+    `fresh`: the winner is trained once more with a seed that took no part in choosing it. `longest_cost`: of a run.
+    """
+
+    batch_sizes: Sequence[int]
+    rates: Rates
+    offers: Offers
+    seeds: int = 5
+    longest_cost: float = math.inf
+    fresh: bool = False
+    planned_examples: int | None = None
+    settings: Settings = field(default_factory=Settings)
+
+    def __call__(self, evidence: Evidence) -> Action:
+        outlook = self.outlook(evidence)
+        if not outlook.progress:
+            first = self._trial(*outlook.belief.cells[outlook.best], 0)
+            return (
+                Wait() if evidence.pending else self._advance(evidence, outlook, first, 0.0, "the prior's best guess")
+            )
+        chosen = self._most_worth(evidence, outlook)
+        if chosen is not None:
+            return self._advance(evidence, outlook, chosen.trial, chosen.whole, "where the next seconds teach most")
+        if evidence.pending:
+            return Wait()
+        if not outlook.reached[outlook.best]:
+            row, winner = self._winner(outlook)
+            if self.offers(winner):
+                return self._advance(
+                    evidence, outlook, winner, self._expected(outlook, row), "the winner, to the target"
+                )
+        return self._fresh(evidence, outlook) or Done("no run that could be made is expected to change the answer")
+
+    def guess(self, evidence: Evidence) -> Guess:
+        """The cell of the lowest expected cost; of those about as low, one that has reached the target."""
+        outlook = self.outlook(evidence)
+        belief, row = outlook.belief, outlook.advised
+        centre = float(belief.mean[row])
+        half = 1.645 * math.sqrt(belief.covariance[row, row] + belief.seed_deviation**2)
+        cost = Interval(math.exp(centre), math.exp(centre - half), math.exp(centre + half), 0.9)
+        sizes = np.sort(np.array([belief.cells[k][0] for k in outlook.draws().argmin(axis=1)]))
+        cut = len(sizes) // 20  # 5 % at each end
+        return Guess(*belief.cells[row], cost, (int(sizes[cut]), int(sizes[-1 - cut])))
+
+    def outlook(self, evidence: Evidence) -> Outlook:
+        """What is believed after the evidence, computed once."""
+        key = ("outlook", id(self), id(evidence.runs), id(evidence.step_times))
+        if key not in evidence.memory:
+            # What it was made of is kept beside it, so that no identity is given to something else meanwhile.
+            evidence.memory[key] = (self, evidence.runs, evidence.step_times, self._outlook(evidence))
+        found: Outlook = evidence.memory[key][-1]
+        return found
+
+    def next_gain(self, evidence: Evidence) -> tuple[float, float]:
+        """By how much the next run is expected to lower the log of the answer's cost, and what it would cost."""
+        outlook = self.outlook(evidence)
+        chosen = self._most_worth(evidence, outlook)
+        return (chosen.gain, chosen.left) if chosen else (0.0, 0.0)
+
+    # ------------------------------------------------------------------------------------------------- helpers
+
+    def _outlook(self, evidence: Evidence) -> Outlook:
+        rates = self.rates(evidence)
+        cells = [(size, rate) for size in self.batch_sizes for rate in rates if self.offers(self._trial(size, rate, 0))]
+        costs = step_costs(evidence, self.batch_sizes)
+        progress = progress_of(evidence, costs)
+        laws = draw_laws(evidence.facts.optimizer, min(rates), max(rates))
+        belief = believe(cells, laws, progress, costs, present=evidence.facts.present)
+        lost_after = LOST * math.exp(min(float(belief.mean[: len(cells)].min()) + 2 * belief.seed_deviation, 700.0))
+        return Outlook(belief, progress, _closed(cells, progress, lost_after))
+
+    def _most_worth(self, evidence: Evidence, outlook: Outlook) -> _Worth | None:
+        """The run that teaches most for the root of what is left of its cost; None if it does not teach enough."""
+        found = []
+        for trial, row, noise, spent in self._candidates(evidence, outlook):
+            whole = self._expected(outlook, row)
+            least = LEAST_STEPS * math.exp(outlook.belief.log_step_costs[trial.batch_size])
+            left = max(whole - spent, 0.1 * spent if spent else least)
+            found.append(_Worth(trial, outlook.gain(row, noise), whole, left))
+        best = max(found, key=lambda one: max(one.gain, 1e-12) / math.sqrt(one.left), default=None)
+        return best if best is not None and best.gain >= ENOUGH else None
+
+    def _candidates(self, evidence: Evidence, outlook: Outlook) -> Iterator[tuple[Trial, int, float, float]]:
+        """Each run that could be advanced: its trial, its row in the belief, its noise (squared), what it has cost."""
+        belief = outlook.belief
+        paused = {run.cell for run in belief.paused}
+        under_way = {(size, rate) for size, rate, _ in evidence.pending}
+        for k, cell in enumerate(belief.cells):
+            if outlook.closed[k] or cell in paused or cell in under_way:
+                continue
+            seed = sum(run.cell == cell for run in outlook.progress)
+            if seed < self.seeds and self.offers(self._trial(*cell, seed)):
+                yield self._trial(*cell, seed), k, belief.seed_deviation**2, 0.0
+        place = {cell: k for k, cell in enumerate(belief.cells)}
+        for k, run in enumerate(belief.paused, start=len(belief.cells)):
+            if run.cell in place and not outlook.closed[place[run.cell]] and run.cell not in under_way:
+                yield self._trial(*run.cell, run.seed), k, KNOWN_NOISE**2, run.cost
+
+    def _winner(self, outlook: Outlook) -> tuple[int, Trial]:
+        """The run that is to reach the target in the best cell: the paused one, or a new one; and its row."""
+        cell = outlook.belief.cells[outlook.best]
+        for row, run in enumerate(outlook.belief.paused, start=len(outlook.belief.cells)):
+            if run.cell == cell:
+                return row, self._trial(*cell, run.seed)
+        return outlook.best, self._trial(*cell, sum(run.cell == cell for run in outlook.progress))
+
+    def _fresh(self, evidence: Evidence, outlook: Outlook) -> Advance | None:
+        trial = self._trial(*outlook.belief.cells[outlook.advised], FRESH_SEED)
+        done = FRESH_SEED in evidence.seeds_of(trial.batch_size, trial.learning_rate)
+        if not self.fresh or done or not self.offers(trial):
+            return None
+        return Advance(trial, until_target(evidence.question.target), "the winner, with a fresh seed")
+
+    def _expected(self, outlook: Outlook, row: int) -> float:
+        return float(min(math.exp(min(float(outlook.belief.mean[row]), 700.0)), self.longest_cost))
+
+    def _advance(self, evidence: Evidence, outlook: Outlook, trial: Trial, expected: float, why: str) -> Advance:
+        made = next(
+            (r for r in outlook.progress if (*r.cell, r.seed) == (trial.batch_size, trial.learning_rate, trial.seed)),
+            None,
+        )
+        steps = made.steps if made else 0
+        share = SLICE * expected / math.exp(outlook.belief.log_step_costs[trial.batch_size])
+        until = steps + max(LEAST_STEPS, LEAST_GROWTH * steps, min(share, MOST_GROWTH * steps))
+
+        def pause(curve: Curve) -> str | None:
+            return "one slice further" if curve[-1].step >= until else None
+
+        return Advance(trial, until_target(evidence.question.target), why, pause)
+
+    def _trial(self, size: int, rate: float, seed: int) -> Trial:
+        return Trial(size, rate, seed, self.planned_examples, self.settings)
+
+
+@dataclass(frozen=True)
+class _Worth:
+    """A run that could be advanced: by how much it would lower the log cost, what it costs in all and what is left."""
+
+    trial: Trial
+    gain: float
+    whole: float
+    left: float
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """A belief, the progress that it rests on, and which cells are closed: runs there say they will not do."""
+
+    belief: Belief
+    progress: tuple[Progress, ...]
+    closed: Mask
+
+    @property
+    def means(self) -> Array:
+        """Expected log cost of every cell, infinite where closed; shape `[cells]`."""
+        return np.where(self.closed, math.inf, self.belief.mean[: len(self.belief.cells)])
+
+    @property
+    def best(self) -> int:
+        """The open cell of the lowest expected cost."""
+        return int(np.argmin(self.means))
+
+    @property
+    def reached(self) -> Mask:
+        """Open cells with a run that reached the target; shape `[cells]`."""
+        cells = {run.cell for run in self.progress if run.reached}
+        return np.array([cell in cells for cell in self.belief.cells]) & ~self.closed
+
+    @property
+    def advised(self) -> int:
+        """The best cell, or one nearly as good that has reached the target."""
+        known = int(np.argmin(np.where(self.reached, self.means, math.inf)))
+        return known if self.reached[known] and self.means[known] < self.means[self.best] + NEARLY else self.best
+
+    def gain(self, row: int, noise: float) -> float:
+        """By how much the lowest mean is expected to fall when one row becomes known with a noise (squared)."""
+        open_cells = np.flatnonzero(~self.closed)
+        mean, covariance = self.belief.mean[open_cells], self.belief.covariance
+        slope = covariance[open_cells, row] / math.sqrt(covariance[row, row] + noise)
+        return float(mean.min() - (mean[:, None] + slope[:, None] * OUTCOMES).min(axis=0).mean())
+
+    def draws(self, count: int = 400) -> Array:
+        """Log costs of every cell drawn from the belief, infinite where closed; shape `[count, cells]`."""
+        cells = len(self.belief.cells)
+        root = np.linalg.cholesky(self.belief.covariance[:cells, :cells] + 1e-6 * np.eye(cells))
+        draws = self.belief.mean[:cells] + np.random.default_rng(0).standard_normal((count, cells)) @ root.T
+        draws[:, self.closed] = math.inf
+        return np.asarray(draws)
+
+
+def _closed(cells: Sequence[Cell], progress: Sequence[Progress], lost_after: float) -> Mask:
+    """Cells that will not do: a run missed the target or is lost there; or one diverged or stalled there or where it is
+    less noisy, at a size as large and a rate as low. Where that leaves none, none is closed."""
+    worse = [run.cell for run in progress if run.diverged or run.stalled]
+    missed = {run.cell for run in progress if not run.reached and (run.ended or run.cost > lost_after)}
+    closed = np.array(
+        [cell in missed or any(cell[0] <= size and cell[1] >= rate for size, rate in worse) for cell in cells]
+    )
+    return np.zeros(len(cells), dtype=bool) if closed.all() else closed

@@ -1,0 +1,110 @@
+"""What a search of few runs says of every batch size: measured where it trained to the target, predicted elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rightbatch.cells import Cell, SizeEvidence
+from rightbatch.evidence import EQUIVALENT_FACTOR, Evidence
+from rightbatch.records import Interval
+from rightbatch.search.few_runs import FewRuns, Outlook
+from rightbatch.search.searcher import Guess
+from rightbatch.zones import Likelihood
+
+Array = npt.NDArray[np.float64]
+
+DRAWS = 4000
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The belief of a search about every batch size at its best rate.
+
+    `sizes` have expected costs with 95 % intervals (of the mean over seeds); a best cell without costs is predicted,
+    not run to the target. `best` is the cheapest one that reached it, None where none did; `guess` what would be
+    trained with now, whether it reached the target or not. `gain`: by what share the answer is expected to become
+    cheaper by the next run, which would cost about `gain_cost`.
+    """
+
+    sizes: tuple[SizeEvidence, ...]
+    best: SizeEvidence | None
+    guess: Guess
+    likelihoods: tuple[Likelihood, ...]
+    costs: Mapping[tuple[int, float], Interval]
+    critical_batch_size: Interval
+    seed_deviation: float
+    gain: float
+    gain_cost: float
+
+
+def forecast(search: FewRuns, evidence: Evidence) -> Forecast:
+    """The forecast of a search after its evidence."""
+    outlook = search.outlook(evidence)
+    draws = outlook.draws(DRAWS)
+    batch_sizes = sorted({size for size, _ in outlook.belief.cells})
+    cheapest = np.column_stack([draws[:, _columns(outlook, size)].min(axis=1) for size in batch_sizes])
+    within = cheapest <= cheapest.min(axis=1, keepdims=True) + math.log(EQUIVALENT_FACTOR)
+    sizes = {size: _size(evidence, outlook, draws, size) for size in batch_sizes}
+    reached = np.flatnonzero(outlook.reached)
+    best = None
+    if len(reached):
+        row = outlook.advised if outlook.reached[outlook.advised] else int(reached[np.argmin(outlook.means[reached])])
+        size = outlook.belief.cells[row][0]
+        best = sizes[size] = _at(evidence, outlook, draws, size, row)
+    gain, gain_cost = search.next_gain(evidence)
+    return Forecast(
+        sizes=tuple(sizes.values()),
+        best=best,
+        guess=search.guess(evidence),
+        likelihoods=tuple(
+            Likelihood(size, float(share)) for size, share in zip(batch_sizes, within.mean(axis=0), strict=True)
+        ),
+        costs={
+            cell: _interval(outlook, row) for row, cell in enumerate(outlook.belief.cells) if not outlook.closed[row]
+        },
+        critical_batch_size=outlook.belief.critical_batch_size,
+        seed_deviation=outlook.belief.seed_deviation,
+        gain=-math.expm1(-gain),
+        gain_cost=gain_cost,
+    )
+
+
+def _size(evidence: Evidence, outlook: Outlook, draws: Array, size: int) -> SizeEvidence:
+    columns = _columns(outlook, size)
+    row = columns[int(np.argmin(outlook.means[columns]))]
+    if outlook.closed[row]:  # every rate was tried, or is worse than one that was
+        return SizeEvidence(size, evidence.cells_of(size), evidence.step_seconds(size))
+    return _at(evidence, outlook, draws, size, row)
+
+
+def _at(evidence: Evidence, outlook: Outlook, draws: Array, size: int, row: int) -> SizeEvidence:
+    """A size at one of its cells."""
+    _, rate = outlook.belief.cells[row]
+    columns = _columns(outlook, size)
+    rates = np.array([outlook.belief.cells[k][1] for k in columns])
+    open_draws = draws[:, columns][np.isfinite(draws[:, columns]).any(axis=1)]
+    low, high = np.quantile(rates[open_draws.argmin(axis=1)], [0.025, 0.975])
+    measured = next((cell for cell in evidence.cells_of(size) if cell.learning_rate == rate), None)
+    return SizeEvidence(
+        batch_size=size,
+        cells=evidence.cells_of(size),
+        step_seconds=evidence.step_seconds(size),
+        best=measured or Cell(size, rate, (), 0, 0, 0.0),
+        cost=_interval(outlook, row),
+        best_rate=Interval(rate, float(min(low, rate)), float(max(high, rate))),
+        at_edge=rate in (rates[0], rates[-1]) and len(rates) > 1,
+    )
+
+
+def _columns(outlook: Outlook, size: int) -> list[int]:
+    return [k for k, cell in enumerate(outlook.belief.cells) if cell[0] == size]
+
+
+def _interval(outlook: Outlook, row: int) -> Interval:
+    centre, half = float(outlook.belief.mean[row]), 1.96 * math.sqrt(outlook.belief.covariance[row, row])
+    return Interval(math.exp(centre), math.exp(centre - half), math.exp(centre + half))

@@ -1,0 +1,165 @@
+"""How far runs have come on the way to the target: when they passed which share of the gain, and what they did not yet.
+
+Progress is read on a ladder of shares of the gain from the start to the target. A run that is still far from the target
+then says something about it already, by what other runs needed from there on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rightbatch.evidence import FRESH_SEED, Evidence, Objective
+from rightbatch.records import Run, StopReason, Target
+
+Array = npt.NDArray[np.float64]
+
+SHARES = np.array([0.2, 0.35, 0.5, 0.62, 0.72, 0.8, 0.86, 0.905, 0.94, 0.965, 0.982, 0.992, 1.0])
+"""Shares of the gain at which curves are read. Their places, evenly from 0 to 1, are the levels."""
+
+KEPT = 4
+"""So many of the highest levels that a run has passed are kept: the others say little more."""
+
+STALL_STEPS, STALL_SHARE, STALL_GAIN = 60, 0.3, 0.1
+"""From so many steps and such a share on, a run is stalled whose last doubling brought so little of what is left."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One run on its way.
+
+    `levels` are those it passed (increasing), `log_costs` the log of what it had cost by then, `cost` what it has cost
+    in all, in the unit of the objective. `next_level` has not been passed at that cost; None where it has reached the
+    target. `diverged` and `stalled` runs will not reach it; one that has `ended` cannot be continued.
+    """
+
+    batch_size: int
+    learning_rate: float
+    seed: int
+    levels: tuple[float, ...]
+    log_costs: tuple[float, ...]
+    steps: int
+    cost: float
+    next_level: float | None
+    diverged: bool
+    stalled: bool
+    ended: bool
+
+    @property
+    def reached(self) -> bool:
+        """Whether it has reached the target."""
+        return self.next_level is None
+
+    @property
+    def cell(self) -> tuple[int, float]:
+        """Its batch size and rate."""
+        return self.batch_size, self.learning_rate
+
+
+def step_costs(evidence: Evidence, batch_sizes: Iterable[int]) -> dict[int, float]:
+    """What a step costs in the unit of the objective, for every size where it is known: measured, or seen in a run."""
+    objective = evidence.question.objective
+    if objective is Objective.STEPS:
+        return dict.fromkeys(batch_sizes, 1.0)
+    if objective is Objective.EXAMPLES:
+        return {size: float(size) for size in batch_sizes}
+    known = {run.trial.batch_size: p.seconds / p.step for run in evidence.runs for p in run.points[-1:] if p.step}
+    measured = {record.batch_size: evidence.step_seconds(record.batch_size) for record in evidence.step_times}
+    return known | {size: seconds for size, seconds in measured.items() if seconds is not None}
+
+
+def progress_of(evidence: Evidence, costs: dict[int, float]) -> tuple[Progress, ...]:
+    """The progress of every run that has a value to judge. Fresh seeds, which judge a choice, are left out."""
+    start = start_value(evidence.runs, evidence.question.target)
+    if start is None:
+        return ()
+    return tuple(
+        _of_run(run, start, evidence.question.target, costs[run.trial.batch_size], evidence.conclusive(run))
+        for run in evidence.relevant
+        if run.trial.seed < FRESH_SEED and any(point.step > 0 for point in run.points)
+    )
+
+
+def start_value(runs: Sequence[Run], target: Target) -> float | None:
+    """The value of an untrained model, or the nearest to it: at the least rate x steps; None where there is none.
+
+    Runs that diverged are left out: theirs may be far worse than that of an untrained model.
+    """
+    firsts = []
+    for run in runs:
+        if run.stop is not None and run.stop.reason is StopReason.DIVERGED:
+            continue
+        for point in run.points:
+            value = getattr(point, target.quantity)
+            if value is not None and math.isfinite(value) and not target.reached_by(value):
+                firsts.append((run.trial.learning_rate * point.step, value))
+                break
+    return min(firsts)[1] if firsts else None
+
+
+def _of_run(run: Run, start: float, target: Target, step_cost: float, ended: bool) -> Progress:
+    rungs = [point for point in run.points if point.step > 0]
+    steps = np.array([point.step for point in rungs], dtype=float)
+    values = np.array([_share(getattr(point, target.quantity), start, target.value) for point in rungs])
+    # By the rule of the target: what the next rung confirms counts, or what is touched.
+    counted = values if target.rule == "first_touch" else np.minimum(values[:-1], values[1:])
+    counted = np.maximum.accumulate(counted)
+    best = float(counted[-1]) if len(counted) else -math.inf
+    passed = int(np.searchsorted(SHARES, best, side="right"))
+    levels, log_costs = [], []
+    for share in _telling(best, passed):
+        at = int(np.searchsorted(counted, share, side="left"))
+        if at > 0 or share == 1.0:  # when a share was passed before the first rung is not known
+            levels.append(level_of(share))
+            log_costs.append(_log_steps(steps, values, counted, at, share) + math.log(step_cost))
+    return Progress(
+        batch_size=run.trial.batch_size,
+        learning_rate=run.trial.learning_rate,
+        seed=run.trial.seed,
+        levels=tuple(levels),
+        log_costs=tuple(log_costs),
+        steps=rungs[-1].step,
+        cost=rungs[-1].step * step_cost,
+        next_level=None if passed == len(SHARES) else level_of(float(SHARES[passed])),
+        diverged=run.stop is not None and run.stop.reason is StopReason.DIVERGED,
+        stalled=best < 1 and _stalled(steps, counted),
+        ended=ended,
+    )
+
+
+def _telling(best: float, passed: int) -> list[float]:
+    """The shares to read off a curve: the highest ones passed, and the best value where it lies well above them."""
+    shares = [float(share) for share in SHARES[max(0, passed - KEPT) : passed]]
+    if 0 < passed < len(SHARES) and best > SHARES[passed - 1] + 0.3 * (SHARES[passed] - SHARES[passed - 1]):
+        shares.append(best)
+    return shares
+
+
+def _log_steps(steps: Array, values: Array, counted: Array, at: int, share: float) -> float:
+    """Log steps at which a share was passed, interpolated between the rung `at` and the one before."""
+    if at == 0:
+        return math.log(steps[0])
+    before, here = float(counted[at - 1]), float(values[at])
+    part = (share - before) / (here - before) if math.isfinite(before) and here > before else 1.0
+    return float((1 - part) * math.log(steps[at - 1]) + part * math.log(steps[at]))
+
+
+def _stalled(steps: Array, counted: Array) -> bool:
+    """Whether a run lies at its noise floor: see `STALL_GAIN`."""
+    if len(counted) < 2 or steps[-1] < STALL_STEPS or not counted[-1] > STALL_SHARE:
+        return False
+    halfway = int(np.searchsorted(steps[: len(counted)], steps[-1] / 2, side="right")) - 1
+    return float(counted[-1] - counted[max(0, halfway)]) < STALL_GAIN * (1 - float(counted[-1]))
+
+
+def level_of(share: float) -> float:
+    """The level of a share, from 0 to 1."""
+    return float(np.interp(share, SHARES, np.linspace(0, 1, len(SHARES))))
+
+
+def _share(value: float | None, start: float, target: float) -> float:
+    return -math.inf if value is None or not math.isfinite(value) else (value - start) / (target - start)
