@@ -38,7 +38,7 @@ def test_every_command_and_option_in_the_readme_exists() -> None:
         _, verb, *words = shlex.split(line.partition(" -- ")[0])  # behind -- is a person's own command
         assert verb in known, line
         parameters = set(known[verb].__annotations__)  # type: ignore[union-attr]
-        renamed = {"curves": "whole_curves", "out": "to", "json": "as_json", "set": "settings"}
+        renamed = {"curves": "whole_curves", "out": "to", "json": "as_json", "set": "settings", "from": "start_from"}
         for word in words:
             if word.startswith("--"):
                 option = word.removeprefix("--").replace("-", "_")
