@@ -74,8 +74,8 @@ def open_study(path: str | Path | None, facts: WorkloadFacts, changed_code: Chan
     study.close()
     raise ChangedCodeError(
         f"The code of {facts.name!r}, or the checkpoint that its runs start from, has changed since {study.path} began "
-        f"(source {held}, now {facts.source}). Runs of both would be mixed: choose a new study with --study, restore the "
-        f"code, or, if the change cannot matter, go on with --changed-code mix."
+        f"(source {held}, now {facts.source}). Runs of both would be mixed: choose a new study with --study, restore "
+        f"the code, or, if the change cannot matter, go on with --changed-code mix."
     )
 
 
