@@ -183,7 +183,7 @@ def test_metrics_and_schedules_are_for_the_older_search(at: str, tmp_path: Path)
 
 
 def test_a_recorded_table_is_taken_whole(tmp_path: Path) -> None:
-    rates, steps = (0.02, 0.3), (10, 20, 40, 60, 80, 120, 160, 240)
+    rates, steps = (0.02, 0.3), (10, 40, 80, 160, 320, 640, 1280)
     rows = []
     for size, rate, step in itertools.product(SIZES[1:], rates, steps):
         value = math.log(step / needed(size, rate))

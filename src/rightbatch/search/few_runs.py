@@ -71,10 +71,9 @@ class FewRuns:
     def __call__(self, evidence: Evidence) -> Action:
         outlook = self.outlook(evidence)
         if not outlook.progress:
-            first = self._trial(*outlook.belief.cells[outlook.best], 0)
-            return (
-                Wait() if evidence.pending else self._advance(evidence, outlook, first, 0.0, "the prior's best guess")
-            )
+            return self._first(evidence, outlook)
+        if outlook.hopeless:
+            return Wait() if evidence.pending else Done("no batch size and rate is left that may reach the target")
         chosen = self._most_worth(evidence, outlook)
         if chosen is not None:
             return self._advance(evidence, outlook, chosen.trial, chosen.whole, "where the next seconds teach most")
@@ -82,7 +81,7 @@ class FewRuns:
             return Wait()
         if not outlook.reached[outlook.best]:
             row, winner = self._winner(outlook)
-            if self.offers(winner):
+            if winner.seed < self.seeds and self.offers(winner):
                 return self._advance(
                     evidence, outlook, winner, self._expected(outlook, row), "the winner, to the target"
                 )
@@ -101,7 +100,7 @@ class FewRuns:
 
     def outlook(self, evidence: Evidence) -> Outlook:
         """What is believed after the evidence, computed once."""
-        key = ("outlook", id(self), id(evidence.runs), id(evidence.step_times))
+        key = ("outlook", id(self), id(evidence.runs), id(evidence.step_times), evidence.question)
         if key not in evidence.memory:
             # What it was made of is kept beside it, so that no identity is given to something else meanwhile.
             evidence.memory[key] = (self, evidence.runs, evidence.step_times, self._outlook(evidence))
@@ -124,7 +123,9 @@ class FewRuns:
         laws = draw_laws(evidence.facts.optimizer, min(rates), max(rates))
         belief = believe(cells, laws, progress, costs, present=evidence.facts.present)
         lost_after = LOST * math.exp(min(float(belief.mean[: len(cells)].min()) + 2 * belief.seed_deviation, 700.0))
-        return Outlook(belief, progress, _closed(cells, progress, lost_after))
+        closed = _closed(cells, progress, lost_after)
+        hopeless = bool(closed.all())
+        return Outlook(belief, progress, np.zeros_like(closed) if hopeless else closed, hopeless)
 
     def _most_worth(self, evidence: Evidence, outlook: Outlook) -> _Worth | None:
         """The run that teaches most for the root of what is left of its cost; None if it does not teach enough."""
@@ -152,6 +153,17 @@ class FewRuns:
         for k, run in enumerate(belief.paused, start=len(belief.cells)):
             if run.cell in place and not outlook.closed[place[run.cell]] and run.cell not in under_way:
                 yield self._trial(*run.cell, run.seed), k, KNOWN_NOISE**2, run.cost
+
+    def _first(self, evidence: Evidence, outlook: Outlook) -> Action:
+        """The prior's best guess; where such a run told nothing (it diverged at once), the next best of lower rates."""
+        if evidence.pending:
+            return Wait()
+        told_nothing = [(run.trial.batch_size, run.trial.learning_rate) for run in evidence.relevant if run.stop]
+        for k in np.argsort(outlook.belief.mean[: len(outlook.belief.cells)], kind="stable"):
+            cell = outlook.belief.cells[int(k)]
+            if not any(cell[0] <= size and cell[1] >= rate for size, rate in told_nothing):
+                return self._advance(evidence, outlook, self._trial(*cell, 0), 0.0, "the prior's best guess")
+        return Done("no run gave a value to judge")
 
     def _winner(self, outlook: Outlook) -> tuple[int, Trial]:
         """The run that is to reach the target in the best cell: the paused one, or a new one; and its row."""
@@ -206,6 +218,8 @@ class Outlook:
     belief: Belief
     progress: tuple[Progress, ...]
     closed: Mask
+    hopeless: bool = False
+    """Whether runs say of every cell that it will not do; none is closed then."""
 
     @property
     def means(self) -> Array:
@@ -247,10 +261,9 @@ class Outlook:
 
 def _closed(cells: Sequence[Cell], progress: Sequence[Progress], lost_after: float) -> Mask:
     """Cells that will not do: a run missed the target or is lost there; or one diverged or stalled there or where it is
-    less noisy, at a size as large and a rate as low. Where that leaves none, none is closed."""
+    less noisy, at a size as large and a rate as low."""
     worse = [run.cell for run in progress if run.diverged or run.stalled]
     missed = {run.cell for run in progress if not run.reached and (run.ended or run.cost > lost_after)}
-    closed = np.array(
+    return np.array(
         [cell in missed or any(cell[0] <= size and cell[1] >= rate for size, rate in worse) for cell in cells]
     )
-    return np.zeros(len(cells), dtype=bool) if closed.all() else closed

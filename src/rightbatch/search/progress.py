@@ -63,10 +63,11 @@ class Progress:
 def step_costs(evidence: Evidence, batch_sizes: Iterable[int]) -> dict[int, float]:
     """What a step costs in the unit of the objective, for every size where it is known: measured, or seen in a run."""
     objective = evidence.question.objective
+    sizes = {*batch_sizes, *(run.trial.batch_size for run in evidence.runs)}
     if objective is Objective.STEPS:
-        return dict.fromkeys(batch_sizes, 1.0)
+        return dict.fromkeys(sorted(sizes), 1.0)
     if objective is Objective.EXAMPLES:
-        return {size: float(size) for size in batch_sizes}
+        return {size: float(size) for size in sorted(sizes)}
     known = {run.trial.batch_size: p.seconds / p.step for run in evidence.runs for p in run.points[-1:] if p.step}
     measured = {record.batch_size: evidence.step_seconds(record.batch_size) for record in evidence.step_times}
     return known | {size: seconds for size, seconds in measured.items() if seconds is not None}
@@ -98,7 +99,7 @@ def start_value(runs: Sequence[Run], target: Target) -> float | None:
             if value is not None and math.isfinite(value) and not target.reached_by(value):
                 firsts.append((run.trial.learning_rate * point.step, value))
                 break
-    return min(firsts)[1] if firsts else None
+    return min(firsts, key=lambda first: first[0])[1] if firsts else None
 
 
 def _of_run(run: Run, start: float, target: Target, step_cost: float, ended: bool) -> Progress:
@@ -115,7 +116,7 @@ def _of_run(run: Run, start: float, target: Target, step_cost: float, ended: boo
         at = int(np.searchsorted(counted, share, side="left"))
         if at > 0 or share == 1.0:  # when a share was passed before the first rung is not known
             levels.append(level_of(share))
-            log_costs.append(_log_steps(steps, values, counted, at, share) + math.log(step_cost))
+            log_costs.append(_log_steps(steps, values, at, share) + math.log(step_cost))
     return Progress(
         batch_size=run.trial.batch_size,
         learning_rate=run.trial.learning_rate,
@@ -139,11 +140,11 @@ def _telling(best: float, passed: int) -> list[float]:
     return shares
 
 
-def _log_steps(steps: Array, values: Array, counted: Array, at: int, share: float) -> float:
+def _log_steps(steps: Array, values: Array, at: int, share: float) -> float:
     """Log steps at which a share was passed, interpolated between the rung `at` and the one before."""
     if at == 0:
         return math.log(steps[0])
-    before, here = float(counted[at - 1]), float(values[at])
+    before, here = float(values[at - 1]), float(values[at])
     part = (share - before) / (here - before) if math.isfinite(before) and here > before else 1.0
     return float((1 - part) * math.log(steps[at - 1]) + part * math.log(steps[at]))
 
@@ -152,7 +153,8 @@ def _stalled(steps: Array, counted: Array) -> bool:
     """Whether a run lies at its noise floor: see `STALL_GAIN`."""
     if len(counted) < 2 or steps[-1] < STALL_STEPS or not counted[-1] > STALL_SHARE:
         return False
-    halfway = int(np.searchsorted(steps[: len(counted)], steps[-1] / 2, side="right")) - 1
+    at = steps[: len(counted)]
+    halfway = int(np.searchsorted(at, at[-1] / 2, side="right")) - 1
     return float(counted[-1] - counted[max(0, halfway)]) < STALL_GAIN * (1 - float(counted[-1]))
 
 
