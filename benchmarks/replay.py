@@ -42,7 +42,7 @@ from rightbatch.replay.strategies import OURS, SEARCHES, available
 from rightbatch.replay.table import read_table
 
 HERE = Path(__file__).parent
-SLOW = ("optuna-tpe", "optuna-gp")
+SLOW = ("optuna-gp",)
 COLOURS = ("#0072b2", "#6b6b6b", "#cc79a7", "#d55e00", "#e69f00", "#009e73", "#56b4e9")
 """Of the strategies, in their order; from the palette of Okabe and Ito."""
 

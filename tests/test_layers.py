@@ -15,7 +15,7 @@ ROOT = Path(rightbatch.__file__).parent
 
 LAYERS = [
     ["errors", "findings", "machine", "streams", "wording"],
-    ["records"],
+    ["records", "raised"],
     ["curves", "lattice"],
     ["ends"],
     ["fit"],
@@ -27,7 +27,8 @@ LAYERS = [
     ["recommend"],
     ["store", "runner", "reproduction"],
     ["tables", "commands", "loops", "worker", "report"],
-    ["testing", "workers", "replay"],
+    ["testing", "worker_process", "replay"],
+    ["workers"],
     ["bundled", "loading"],
     ["pipeline"],
     ["cli"],
@@ -36,6 +37,7 @@ LAYERS = [
 
 TENSOR_WING = {
     "batches",
+    "checkpoint",
     "checks",
     "engine",
     "evaluation",
@@ -47,7 +49,18 @@ TENSOR_WING = {
     "weights",
     "workload",
 }
-MAY_BE_IMPORTED_THERE = {"errors", "findings", "machine", "streams", "wording", "records", "curves", "fit", "runner"}
+MAY_BE_IMPORTED_THERE = {
+    "errors",
+    "findings",
+    "machine",
+    "streams",
+    "wording",
+    "raised",
+    "records",
+    "curves",
+    "fit",
+    "runner",
+}
 TENSOR_WING_MAY_IMPORT = MAY_BE_IMPORTED_THERE | TENSOR_WING
 TENSOR_FILES_OF_BUNDLED = {
     "char_lm.py",

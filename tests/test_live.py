@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 
 from rightbatch.cli import live
 from rightbatch.evidence import Evidence
-from rightbatch.pipeline.loop import HELD
+from rightbatch.pipeline.desk import HELD
 from rightbatch.pipeline.show import show
 from rightbatch.records import Run, Stop, StopReason
 from rightbatch.store import Study

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from rightbatch.errors import WorkloadError
 from rightbatch.records import Trial
-from rightbatch.stepping import Stepper, is_memory_error
+from rightbatch.stepping import Stepper
 from rightbatch.workload import Workload
 
 GENERATOR = torch.Generator().manual_seed(5)
@@ -378,15 +378,6 @@ def test_an_error_of_backward_that_is_not_the_losses_fault_is_left_alone():
     stepper = Stepper(work, work.complete(Trial(5, 0.1, 0)))
     with pytest.raises(RuntimeError, match="the person's own backward"):
         stepper.run(1)
-
-
-def test_memory_errors_are_told_from_others():
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(1 << 50, dtype=torch.uint8)  # more than the address space: the CPU allocator's own words
-    assert is_memory_error(caught.value)
-    assert is_memory_error(MemoryError())
-    assert is_memory_error(torch.OutOfMemoryError("CUDA out of memory."))
-    assert not is_memory_error(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 def test_the_length_of_a_stretch_changes_nothing_but_the_mean_that_is_told():

@@ -22,7 +22,7 @@ import pytest
 from rightbatch.errors import InputError, StateError, WorkloadError
 from rightbatch.evidence import Evidence, Objective, Question
 from rightbatch.machine import memory_kills
-from rightbatch.pipeline import loop
+from rightbatch.pipeline import desk, kills
 from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.runners import crew_of
 from rightbatch.records import (
@@ -41,7 +41,8 @@ from rightbatch.runner import RunInProgress
 from rightbatch.search.strategy import fixed
 from rightbatch.store import Study
 from rightbatch.tables import COLUMNS, TableRunner
-from rightbatch.workers import Alone, NotPicklable, RemoteRun, Workers
+from rightbatch.worker_process import RemoteRun
+from rightbatch.workers import Alone, NotPicklable, Workers
 
 # Workers import this module: torch is imported where it is needed only, so that they start quickly.
 
@@ -387,7 +388,7 @@ def test_a_paused_run_whose_worker_is_killed_was_interrupted_whatever_it_was_kil
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kills = 5
-    monkeypatch.setattr("rightbatch.workers.memory_kills", lambda: kills)
+    monkeypatch.setattr("rightbatch.worker_process.memory_kills", lambda: kills)
     with Workers(toy, 1) as own:
         first = own.start(trial(seed=0))
         first.advance()
@@ -583,7 +584,7 @@ def test_memory_kills_are_counted_where_the_system_says_so() -> None:
 
 def test_a_worker_killed_for_want_of_memory_says_so(crew: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = iter([5, 6])
-    monkeypatch.setattr("rightbatch.workers.memory_kills", lambda: next(counts))
+    monkeypatch.setattr("rightbatch.worker_process.memory_kills", lambda: next(counts))
     run = crew.start(trial("die"))
     run.advance()
     run.advance()
@@ -607,7 +608,7 @@ def test_a_worker_that_has_hung_up_is_not_given_another_run(crew: Workers) -> No
 def test_the_trial_of_a_killed_worker_goes_on_in_another(
     crew: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state_seconds: float
 ) -> None:
-    monkeypatch.setattr(loop, "STATE_SECONDS", state_seconds)
+    monkeypatch.setattr(desk, "STATE_SECONDS", state_seconds)
     asked = trial("die once", tmp_path / "died")
     _, why = driven(tmp_path, crew, asked)
     assert why == "all trials have run"
@@ -630,7 +631,7 @@ def test_a_trial_that_is_killed_again_and_again_is_given_up_with_a_reason(crew: 
     with Study.open(tmp_path / "toy.study.db") as study:
         runs = study.runs()
     killed = [run for run in runs if run.trial == trial("die")]
-    assert len(killed) == loop.KILLED_TIMES
+    assert len(killed) == kills.KILLED_TIMES
     assert all(run.stop is not None and run.stop.reason is StopReason.INTERRUPTED for run in killed)
     assert all(run.stop is not None for run in runs)
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import hashlib
 import io
-import os
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,62 +16,18 @@ import torch
 
 from rightbatch import curves
 from rightbatch.batches import Source
-from rightbatch.errors import InputError, RightbatchError, StateError, WorkloadError
+from rightbatch.checkpoint import Checkpoint, starting_from
+from rightbatch.errors import InputError, StateError
 from rightbatch.evaluation import Evaluator
 from rightbatch.machine import processor
 from rightbatch.measure.step_time import measure_step_times
+from rightbatch.raised import MemoryExhausted, explained
 from rightbatch.records import Environment, Point, StepTime, Stop, StopReason, Trial, WorkloadFacts
 from rightbatch.runner import suits
-from rightbatch.stepping import Stepper, is_memory_error
+from rightbatch.stepping import Stepper
 from rightbatch.streams import RandomStreams
 from rightbatch.weights import Keep, KeptWeights
 from rightbatch.workload import Workload
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Weights that runs start from: a file, and the SHA-256 that it had when it was first read."""
-
-    path: Path
-    digest: str
-
-    @classmethod
-    def of(cls, path: str | os.PathLike[str]) -> Checkpoint:
-        """The checkpoint in a file; one that was read before as it is. Raises `InputError` where it cannot be read."""
-        if isinstance(path, Checkpoint):
-            return path
-        return cls(Path(path).absolute(), hashlib.sha256(_bytes_of(Path(path))).hexdigest())
-
-    def __fspath__(self) -> str:
-        return str(self.path)
-
-    def weights(self) -> dict[str, Any]:
-        """The state dict in the file, or the one it has under "model" or "state_dict". A file never runs code.
-
-        Raises `InputError` where there is none, or the file has changed since it was first read.
-        """
-        content = _bytes_of(self.path)
-        if hashlib.sha256(content).hexdigest() != self.digest:
-            raise InputError(
-                f"The checkpoint {self.path} has changed since this search began, and its runs must all start from "
-                f"the same weights. Give a copy that nobody writes."
-            )
-        try:
-            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        except Exception as error:  # torch has no type for a damaged file, nor for one that would run code
-            raise InputError(
-                f"The checkpoint {self.path} cannot be read as weights alone ({type(error).__name__}). Save the state "
-                f"dict: torch.save(model.state_dict(), PATH)."
-            ) from error
-        for name in ("model", "state_dict"):
-            if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
-                return loaded[name]  # type: ignore[no-any-return]
-        if not isinstance(loaded, dict):
-            raise InputError(
-                f"The checkpoint {self.path} holds a {type(loaded).__name__}, expected a state dict, or a dict with "
-                f"one under 'model' or 'state_dict'. Save one: torch.save(model.state_dict(), PATH)."
-            )
-        return loaded
 
 
 class WorkloadRunner:
@@ -131,7 +84,7 @@ class WorkloadRunner:
         return run
 
     def step_times(self, batch_sizes: Sequence[int], *, rounds: int) -> Iterator[StepTime]:
-        with _explained("while measuring step times"):
+        with explained("while measuring step times"):
             yield from measure_step_times(self.workload, batch_sizes, rounds=rounds)
 
 
@@ -158,7 +111,7 @@ class TrainingRun:
         self._stepper: Stepper | None = None
         self._too_large: Stop | None = None
         try:
-            with self._random.active(), _explained(_where(trial, 0)):
+            with self._random.active(), explained(_where(trial, 0)):
                 self._stepper = Stepper(workload, trial, data)
         except MemoryExhausted as error:  # the model alone does not fit: the first `advance` says so
             self._too_large = Stop(StopReason.OUT_OF_MEMORY, str(error))
@@ -172,7 +125,7 @@ class TrainingRun:
             return Stop(StopReason.FINISHED)
         stepper, rung = self._stepper, self._rungs[self._next]
         try:
-            with _explained(_where(self.trial, stepper.step)):
+            with explained(_where(self.trial, stepper.step)):
                 train_loss = self._train(rung - stepper.step)
                 # Streams of its own, the same at every rung: a metric that draws is repeatable and disturbs nothing.
                 with RandomStreams(0).active():
@@ -252,30 +205,6 @@ def _where(trial: Trial, step: int) -> str:
     return f"batch_size={trial.batch_size}, learning_rate={trial.learning_rate:g}, seed={trial.seed}, after step {step}"
 
 
-class MemoryExhausted(Exception):
-    """The allocator said no; becomes a stop reason, never an error."""
-
-
-class _explained:
-    """Turns what the person's code raises into a `WorkloadError` that says where, and memory errors into their own."""
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is None or not isinstance(error, Exception) or isinstance(error, RightbatchError):
-            return
-        if is_memory_error(error):
-            raise MemoryExhausted(str(error).partition("\n")[0] or type(error).__name__) from error
-        raise WorkloadError(
-            f"The workload raised {type(error).__name__}: {error} ({self._where}). "
-            f"Run with --debug for the whole traceback."
-        ) from error
-
-
 def _synchronizer(device: str) -> Any:
     kind = torch.device(device).type
     if kind == "cuda":
@@ -295,55 +224,3 @@ def use_device(workload: Workload, device: str) -> Workload:
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"Device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
     return replace(workload, device=device)
-
-
-def starting_from(workload: Workload, checkpoint: Checkpoint) -> Workload:
-    """The same workload, its model made with the weights of a checkpoint.
-
-    Raises `InputError` where they do not fit the model: it is tried at once.
-    """
-    weights, make = checkpoint.weights(), workload.model
-
-    @functools.wraps(make)
-    def model() -> torch.nn.Module:
-        made = make()
-        _load_weights(made, weights, checkpoint.path)
-        return made
-
-    # A model that does not fit into memory: the first run says so.
-    with (
-        contextlib.suppress(MemoryExhausted),
-        RandomStreams(0).active(),
-        _explained("while the model was made to be given the weights of a checkpoint"),
-    ):
-        model()
-    return replace(workload, model=model)
-
-
-def _load_weights(model: torch.nn.Module, weights: dict[str, Any], path: Path) -> None:
-    try:
-        missing, unexpected = model.load_state_dict(weights, strict=False)
-    except RuntimeError as error:  # of shapes that differ, each named
-        raise InputError(
-            f"The checkpoint {path} does not fit the model: {error}. Give weights of this model."
-        ) from error
-    if missing or unexpected:
-        said = [
-            f"{what} {_named(names)}"
-            for what, names in (("it lacks", missing), ("the model has no", unexpected))
-            if names
-        ]
-        raise InputError(
-            f"The checkpoint {path} does not fit the model: {'; '.join(said)}. Give weights of this model."
-        )
-
-
-def _named(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _bytes_of(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"The checkpoint {path} cannot be read: {error.strerror}. Give the path of a file.") from error

@@ -131,8 +131,3 @@ class Stepper:
         self._order.set_state(state["order"])
         # The stream begins the current epoch anew and skips what was done of it: all of it, at an epoch's end.
         self._batches = self._stream(skip=state["done_in_epoch"])
-
-
-def is_memory_error(error: BaseException) -> bool:
-    """Whether an allocator said no. The CPU one has no exception type of its own; its message is the only sign."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

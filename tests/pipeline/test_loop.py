@@ -17,7 +17,7 @@ from rightbatch.bundled.quadratic import quadratic
 from rightbatch.engine import WorkloadRunner
 from rightbatch.errors import StateError, WorkloadError
 from rightbatch.evidence import Evidence
-from rightbatch.pipeline import loop
+from rightbatch.pipeline import desk, kills
 from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.setting_up import Ask, gather, question
 from rightbatch.records import Point, Run, Stop, StopReason, Target, Trial
@@ -79,7 +79,7 @@ def test_nothing_is_run_again_when_all_has_run(tmp_path: Path) -> None:
 def test_interrupted_in_the_middle_the_same_call_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[Trial, list[Point]], state_seconds: float
 ) -> None:
-    monkeypatch.setattr(loop, "STATE_SECONDS", state_seconds)
+    monkeypatch.setattr(desk, "STATE_SECONDS", state_seconds)
     path = tmp_path / "a.study.db"
 
     def interrupt(run: Run, why: str, evidence: Evidence) -> None:
@@ -109,7 +109,7 @@ def test_out_of_budget_the_run_is_saved_and_goes_on(tmp_path: Path, undisturbed:
         study, evidence = opened(path)
         with study:
             _, why = drive(study, RUNNER, STRATEGY, evidence, deadline=time.monotonic() + 0.002)
-        if why != loop.OUT_OF_BUDGET:
+        if why != desk.OUT_OF_BUDGET:
             break
     assert why == "all trials have run"
     with Study.open(path) as study:
@@ -259,7 +259,7 @@ def test_what_is_killed_every_time_ends_the_search_with_a_reason_and_a_whole_stu
     with study:
         with pytest.raises(WorkloadError, match=r"batch_size=32, learning_rate=0.1, seed=0 was killed 5 times"):
             drive(study, RUNNER, fixed(SEVERAL[:1], "test"), evidence, crew=Places(1, 0, killed=9))
-        assert [run.stop.reason for run in study.runs() if run.stop] == [StopReason.INTERRUPTED] * loop.KILLED_TIMES
+        assert [run.stop.reason for run in study.runs() if run.stop] == [StopReason.INTERRUPTED] * kills.KILLED_TIMES
 
 
 def test_ctrl_c_is_no_kill(tmp_path: Path) -> None:

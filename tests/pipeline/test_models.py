@@ -21,8 +21,9 @@ from rightbatch.engine import WorkloadRunner
 from rightbatch.errors import InputError, StudyError
 from rightbatch.evaluation import Evaluator
 from rightbatch.evidence import Evidence
-from rightbatch.pipeline import loop
-from rightbatch.pipeline.loop import drive, weights_path
+from rightbatch.pipeline import desk
+from rightbatch.pipeline.desk import weights_path
+from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.models import KEPT_CELLS, models_folder, prune, pruning, winner
 from rightbatch.pipeline.setting_up import Ask, gather, question
 from rightbatch.recommend import recommend
@@ -143,7 +144,7 @@ TRIALS = [Trial(size, rate, 0, PLANNED) for size in (32, 128) for rate in (0.01,
 
 
 def searched(
-    study_path: Path, keep: Any, crew: Any = None, watch: Callable[[Run, str, Evidence], None] = loop.unwatched
+    study_path: Path, keep: Any, crew: Any = None, watch: Callable[[Run, str, Evidence], None] = desk.unwatched
 ) -> Evidence:
     runner = WorkloadRunner(DIGITS, keep)
     asked = question(Ask(objective="examples"), Target(0.5, "valid_loss", "min"))
@@ -209,7 +210,7 @@ def test_before_any_run_reaches_the_target_all_are_kept(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_leaves_no_model_and_its_end_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "STATE_SECONDS", 0.0)
+    monkeypatch.setattr(desk, "STATE_SECONDS", 0.0)
     path = tmp_path / "a.study.db"
 
     def interrupt(run: Run, why: str, evidence: Evidence) -> None:

@@ -22,8 +22,9 @@ from rightbatch import curves
 from rightbatch.curves import StopRule, until_horizon
 from rightbatch.errors import StateError, WorkloadError
 from rightbatch.evidence import Evidence
-from rightbatch.pipeline import loop
-from rightbatch.pipeline.loop import HELD, MOST_PAUSED, OUT_OF_BUDGET, drive
+from rightbatch.pipeline import desk
+from rightbatch.pipeline.desk import HELD, MOST_PAUSED, OUT_OF_BUDGET
+from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.setting_up import Ask, gather, question
 from rightbatch.records import Environment, Point, Run, StepTime, Stop, StopReason, Target, Trial, WorkloadFacts
 from rightbatch.runner import RunInProgress, Runner
@@ -185,7 +186,7 @@ def test_the_wall_seconds_of_slices_add_up(tmp_path: Path, monkeypatch: pytest.M
         now += 10.0
         return turns(evidence)
 
-    monkeypatch.setattr(loop.time, "monotonic", lambda: now)
+    monkeypatch.setattr(desk.time, "monotonic", lambda: now)
     turns = InTurns(trials(3))
     evidence, _ = driven(tmp_path / "a.study.db", Ticking(), slow)  # type: ignore[arg-type]
     for run in evidence.runs:
@@ -322,7 +323,7 @@ def test_a_state_of_a_paused_run_that_cannot_be_read_is_forgotten_and_the_run_ma
 def test_what_is_paused_when_the_search_is_done_is_ended_without_its_state(
     tmp_path: Path, many: dict[Trial, list[Point]], monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    monkeypatch.setattr(loop, "STATE_SECONDS", 0.0)  # all have one while they run
+    monkeypatch.setattr(desk, "STATE_SECONDS", 0.0)  # all have one while they run
     path, some = tmp_path / "a.study.db", trials(count)
     evidence, why = driven(path, RUNNER, InTurns(some, enough=10))
     assert why == "all have run"
@@ -418,8 +419,8 @@ def test_a_paused_run_is_saved_if_much_of_it_is_not(
 ) -> None:
     # Slices of 5 points; saved after about 12 points of training, pauses not counted.
     now, saved = 0.0, []
-    monkeypatch.setattr(loop.time, "monotonic", lambda: now)
-    monkeypatch.setattr(loop, "STATE_SECONDS", 11.5 if unsaved == "much" else 1e9)
+    monkeypatch.setattr(desk.time, "monotonic", lambda: now)
+    monkeypatch.setattr(desk, "STATE_SECONDS", 11.5 if unsaved == "much" else 1e9)
     save = Study.save_state
 
     def saving(study: Study, run: int, step: int, state: bytes) -> None:
@@ -444,9 +445,9 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import test_pausing as t
-from rightbatch.pipeline import loop
+from rightbatch.pipeline import desk
 
-loop.STATE_SECONDS = float(sys.argv[3])
+desk.STATE_SECONDS = float(sys.argv[3])
 
 def watch(run, why, evidence):
     if len(evidence.runs) == t.MANY - 1 and len(run.points) == 3:

@@ -43,7 +43,7 @@ import time
 from dataclasses import dataclass
 
 import rightbatch
-from rightbatch.pipeline import loop
+from rightbatch.pipeline import desk
 from rightbatch.records import Environment, Point, StepTime, Stop, StopReason, WorkloadFacts
 
 
@@ -88,7 +88,7 @@ class Run:
 
 def sweep(study, workers):
     """Every run to its end, which all must reach: no loss is below zero."""
-    loop.STATE_SECONDS = 0.02
+    desk.STATE_SECONDS = 0.02
     how = {"workers": workers, "study": study, "rates": [0.03162, 0.1, 0.3162, 1.0], "seeds": 1, "objective": "steps"}
     try:
         rightbatch.sweep(Chain(), [4, 8], target=0.0, **how)
@@ -119,7 +119,7 @@ def chain(script: Path) -> Iterator[ModuleType]:
     module = importlib.util.module_from_spec(spec)
     sys.modules["chain"] = module
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("rightbatch.pipeline.loop.STATE_SECONDS", 20.0)  # put back what a sweep here sets
+        patched.setattr("rightbatch.pipeline.desk.STATE_SECONDS", 20.0)  # put back what a sweep here sets
         spec.loader.exec_module(module)
         yield module
     del sys.modules["chain"]

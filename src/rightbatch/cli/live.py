@@ -17,7 +17,7 @@ from rich.text import Text
 
 from rightbatch.errors import InsufficientEvidence
 from rightbatch.evidence import Evidence
-from rightbatch.pipeline.loop import HELD
+from rightbatch.pipeline.desk import HELD
 from rightbatch.pipeline.searching import guess_of
 from rightbatch.pipeline.setting_up import Ask
 from rightbatch.pipeline.show import evidence_of

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import selectors
 import shlex
 import signal
@@ -17,6 +16,7 @@ from rightbatch.commands.lines import CurveReader, GrowingFile, Lines
 from rightbatch.commands.supervise import Supervised
 from rightbatch.errors import WorkloadError
 from rightbatch.machine import memory_kills
+from rightbatch.raised import NO_MEMORY
 from rightbatch.records import Point, Stop, StopReason
 
 POLL_SECONDS = 0.02
@@ -28,7 +28,6 @@ PIECES_LEFT = 64
 
 SHOWN_LINES = 8
 
-NO_MEMORY = re.compile(r"out of memory|OutOfMemoryError|MemoryError|can't allocate memory|cannot allocate memory", re.I)
 KILLED_IN_A_SHELL = 128 + signal.SIGKILL
 
 CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}

@@ -10,14 +10,11 @@ from rightbatch.errors import RightbatchError, WorkloadError
 from rightbatch.loops.clock import PAUSED
 from rightbatch.loops.loop import Loop, LoopTrial
 from rightbatch.loops.points import real, whole
+from rightbatch.raised import in_our_terms
 from rightbatch.records import Point
 from rightbatch.streams import RandomStreams
 
 _END = object()
-
-
-class MemoryExhausted(Exception):
-    """The allocator said no; becomes a stop reason, never an error."""
 
 
 class Enough(GeneratorExit):
@@ -83,19 +80,11 @@ class Code:
             except (RightbatchError, Enough):
                 raise
             except (Exception, GeneratorExit) as error:  # the latter can only be the loop's own here
-                if is_memory_error(error):
-                    raise MemoryExhausted(str(error).partition("\n")[0] or type(error).__name__) from error
+                raise in_our_terms(error, f"The loop {self._loop.called!r}", self.where) from error
                 raise WorkloadError(
                     f"The loop {self._loop.called!r} raised {type(error).__name__}: {error} ({self.where}). "
                     f"Run with --debug for the whole traceback."
                 ) from error
-
-
-def is_memory_error(error: BaseException) -> bool:
-    """Whether an allocator said no: by type, by torch's name for it, or by the message of those without a type."""
-    named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
-    message = str(error).lower()
-    return isinstance(error, MemoryError) or named or "can't allocate memory" in message or "out of memory" in message
 
 
 def completed(yielded: Any, loop: Loop, given: LoopTrial) -> Point:

@@ -9,10 +9,11 @@ from importlib.metadata import version
 
 from rightbatch.errors import InputError, WorkloadError
 from rightbatch.fit.step_time import unsteady
-from rightbatch.loops.code import Code, MemoryExhausted
+from rightbatch.loops.code import Code
 from rightbatch.loops.loop import FIRST_RUNG_BATCHES, USUAL_BATCH_SIZE, Loop, LoopTrial
 from rightbatch.loops.step_times import time_steps
 from rightbatch.machine import processor
+from rightbatch.raised import MemoryExhausted
 from rightbatch.records import Environment, Point, StepTime, Stop, StopReason, Trial, WorkloadFacts
 from rightbatch.runner import suits
 

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from rightbatch.fit.step_time import unsteady
+from rightbatch.raised import is_memory_error
 from rightbatch.records import StepTime, Trial
-from rightbatch.stepping import Stepper, is_memory_error
+from rightbatch.stepping import Stepper
 from rightbatch.streams import RandomStreams
 from rightbatch.workload import Workload
 

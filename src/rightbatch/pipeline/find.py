@@ -11,7 +11,8 @@ from typing import Any
 from rightbatch.answer import Recommendation
 from rightbatch.evidence import Evidence
 from rightbatch.pipeline.budget import parse_budget, run_seconds
-from rightbatch.pipeline.loop import OUT_OF_BUDGET, Watch, drive, unwatched
+from rightbatch.pipeline.desk import OUT_OF_BUDGET, Watch, unwatched
+from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.models import models_folder, pruning, winner
 from rightbatch.pipeline.profile import profile, sizes_to_try
 from rightbatch.pipeline.runners import KeepModels, StartFrom, as_runner, crew_of, recorded_rates

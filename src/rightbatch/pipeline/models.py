@@ -7,7 +7,7 @@ from pathlib import Path
 from rightbatch import curves
 from rightbatch.answer import Recommendation
 from rightbatch.evidence import Evidence
-from rightbatch.pipeline.loop import Watch, weights_path
+from rightbatch.pipeline.desk import Watch, weights_path
 from rightbatch.records import Run
 
 KEPT_CELLS = 3

@@ -23,7 +23,7 @@ from rightbatch.workers import Alone, Crew, NotPicklable, Workers
 
 KeepModels = Literal["none", "best", "last"]
 StartFrom = str | os.PathLike[str]
-"""A file of weights; as an `engine.Checkpoint` one that was read before and must not have changed since."""
+"""A file of weights; as an `checkpoint.Checkpoint` one that was read before and must not have changed since."""
 
 
 def as_runner(
@@ -132,7 +132,8 @@ def _of_workload(
     made: Any, given: Any, device: str | None, keep_models: KeepModels, start_from: StartFrom | None
 ) -> Runner:
     with _needing_torch():
-        from rightbatch.engine import Checkpoint, WorkloadRunner, use_device
+        from rightbatch.checkpoint import Checkpoint
+        from rightbatch.engine import WorkloadRunner, use_device
         from rightbatch.workload import Workload
     if isinstance(made, Workload):
         checkpoint = None if start_from is None else Checkpoint.of(start_from)

@@ -11,7 +11,8 @@ from typing import Literal
 from rightbatch import curves
 from rightbatch.errors import ChangedCodeError, InputError, InsufficientEvidence
 from rightbatch.evidence import Evidence, Question
-from rightbatch.pipeline.loop import Watch, drive
+from rightbatch.pipeline.desk import Watch
+from rightbatch.pipeline.loop import drive
 from rightbatch.recommend import parse_objective
 from rightbatch.records import Direction, Setting, Settings, Target, Trial, WorkloadFacts
 from rightbatch.runner import Runner, check_settings

@@ -12,7 +12,8 @@ from rightbatch.answer import Recommendation
 from rightbatch.errors import InputError
 from rightbatch.evidence import Evidence
 from rightbatch.lattice import snap
-from rightbatch.pipeline.loop import OUT_OF_BUDGET, Watch, drive, unwatched
+from rightbatch.pipeline.desk import OUT_OF_BUDGET, Watch, unwatched
+from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.profile import profile
 from rightbatch.pipeline.runners import as_runner, crew_of, recorded_rates
 from rightbatch.pipeline.setting_up import Ask, ChangedCode, first_choice, open_study, pose
