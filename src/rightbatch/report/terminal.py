@@ -105,9 +105,10 @@ def _table(answer: Recommendation) -> Table:
         ("steps", "right"),
         ("a step", "right"),
         ("seeds", "right"),
-        ("", "left"),
+        ("", "right"),
     ):
         table.add_column(name, justify=side, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("", overflow="crop")  # the only one that gives way in a narrow terminal
     costs = [row.cost.estimate for row in answer.sizes if row.cost]
     for row in answer.sizes:
         table.add_row(*_cells(answer, row, min(costs)), style="bold" if row.batch_size == answer.batch_size else "")
@@ -116,7 +117,7 @@ def _table(answer: Recommendation) -> Table:
 
 def _cells(answer: Recommendation, row: SizeRow, best: float) -> tuple[str, ...]:
     if row.cost is None:
-        return str(row.batch_size), "-", "never", "", "-", units.seconds(row.step_seconds), str(row.seeds), ""
+        return str(row.batch_size), "-", "never", "", "-", units.seconds(row.step_seconds), str(row.seeds), "", ""
     # The head of the column says the unit where every row has the same.
     same_unit = answer.objective in (Objective.EXAMPLES, Objective.STEPS)
     own = units.significant if same_unit else lambda v: units.cost(v, answer.objective)
@@ -133,7 +134,8 @@ def _cells(answer: Recommendation, row: SizeRow, best: float) -> tuple[str, ...]
         units.significant(row.steps),
         units.seconds(row.step_seconds),
         str(row.seeds),
-        f"{units.times(factor)} {bar}",
+        units.times(factor),
+        bar,
     )
 
 
