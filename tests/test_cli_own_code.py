@@ -122,6 +122,20 @@ def test_changed_code_is_refused_until_mixing_is_asked_for(run, folder: Path) ->
     assert run("find", *OF_LOOP)[0] == 0  # said once, it is the code of the study
 
 
+def test_what_is_said_later_of_a_loop_is_taken_over(run) -> None:
+    unsaid = "how many training examples there are was not said"
+    assert unsaid in words(run("find", *OF_LOOP[:-2])[1])
+    assert unsaid not in words(run("find", *OF_LOOP)[1])
+    assert unsaid not in words(run("find", *OF_LOOP[:-2])[1])  # the study knows it now
+
+
+def test_a_study_keeps_its_direction(run) -> None:
+    assert run("find", *OF_LOOP)[0] == 0
+    code, out, err = run("find", *OF_LOOP, "--direction", "max")
+    assert (code, out) == (1, "")
+    assert "begun with the direction 'min' of the metric, not 'max'" in words(err)
+
+
 @pytest.mark.parametrize("agreed", [True, False])
 def test_in_a_terminal_it_asks_before_code_is_mixed(run, folder: Path, monkeypatch, agreed: bool) -> None:
     assert run("find", *OF_LOOP)[0] == 0

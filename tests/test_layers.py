@@ -23,7 +23,7 @@ LAYERS = [
     ["evidence"],
     ["zones"],
     ["search"],
-    ["answer"],
+    ["answer", "shortfall"],
     ["recommend"],
     ["store", "runner", "reproduction"],
     ["tables", "commands", "loops", "worker", "report"],

@@ -17,8 +17,9 @@ from rightbatch.fit.learning_rate import RateLawFit, fit_rate_law
 from rightbatch.fit.quantiles import t_quantile
 from rightbatch.fit.tradeoff import TradeoffFit, fit_tradeoff
 from rightbatch.lattice import index_of, snap
-from rightbatch.records import Interval, Point, Run, StopReason, Target, WorkloadFacts
+from rightbatch.records import Interval, StopReason, WorkloadFacts
 from rightbatch.search.forecast import Forecast
+from rightbatch.shortfall import nothing_reached
 from rightbatch.zones import SURE, Likelihood, find_zones, likelihoods
 
 TARGET_LADDER = (0.7, 0.8, 0.9, 0.95, 1.0)
@@ -45,7 +46,7 @@ def recommend(
     """
     best = forecast.best if forecast else evidence.choice
     if best is None or best.best is None or best.cost is None or best.best_rate is None:
-        raise InsufficientEvidence(_nothing_reached(evidence, forecast))
+        raise InsufficientEvidence(nothing_reached(evidence, forecast, in_budget))
     sizes = forecast.sizes if forecast else evidence.sizes
     sure = forecast.likelihoods if forecast else likelihoods(evidence)
     tradeoff, rate_law = _fits(evidence)
@@ -95,80 +96,6 @@ def recommend(
     if not in_budget:
         cautions = (Caution.OUT_OF_BUDGET.value, *cautions)
     return replace(partial, reasons=_reasons(partial, forecast), cautions=cautions)
-
-
-def _nothing_reached(evidence: Evidence, forecast: Forecast | None) -> str:
-    parts = [_nearest(evidence)]
-    if forecast is not None:
-        parts.append(_best_guess(forecast, evidence.question.objective))
-    else:
-        parts[0] += " Choose an easier --target, or plan longer runs with --epochs."
-    return "\n".join([*parts, *_at_equal_cost(evidence)])
-
-
-def _best_guess(forecast: Forecast, objective: Objective) -> str:
-    """What is believed before anything has reached the target."""
-    guess, cost = forecast.guess, forecast.costs[forecast.guess.batch_size, forecast.guess.learning_rate]
-    low, high = guess.sizes or (guess.batch_size, guess.batch_size)
-    text = (
-        f"By the runs so far, none of which got there, the best batch size lies from {low} to {high} (90 % sure), most "
-        f"likely {guess.batch_size} at rate {guess.learning_rate:g}, which is expected to cost "
-        f"{_said(cost.estimate, objective)} [{_said(cost.low, objective)}, {_said(cost.high, objective)}]."
-    )
-    if forecast.gain_cost:
-        text += (
-            f" The next {_said(forecast.gain_cost, objective)} are expected to make the answer "
-            f"{100 * forecast.gain:.0f} % cheaper: the same command with a larger --budget goes on."
-        )
-    return text
-
-
-def _said(cost: float | None, objective: Objective) -> str:
-    unit = {Objective.TIME: "s", Objective.STEPS: "steps", Objective.EXAMPLES: "examples"}.get(objective, "")
-    return f"{cost:.3g} {unit}" if cost is not None else "-"
-
-
-def _at_equal_cost(evidence: Evidence) -> tuple[str, ...]:
-    """The best value of each batch size at one cost, which at least half of the runs have come to; in lines."""
-    target, objective = evidence.question.target, evidence.question.objective
-    if objective is Objective.METRIC:
-        return ()
-
-    def cost(run: Run, point: Point) -> float:
-        return evidence.cost_of_steps(run.trial.batch_size, point.step, point.examples) or 0.0
-
-    runs = [run for run in evidence.relevant if any(point.step > 0 for point in run.points)]
-    if not runs:
-        return ()
-    limit = float(np.median([cost(run, run.points[-1]) for run in runs]))
-    found: dict[int, tuple[float, float]] = {}
-    for run in runs:
-        if cost(run, run.points[-1]) < limit:
-            continue
-        upto = [point for point in run.points if cost(run, point) <= limit * (1 + 1e-9)]
-        value = curves.best_value(upto, target.quantity, target.direction)
-        size = run.trial.batch_size
-        if value is not None and (size not in found or Target.reached_by(replace(target, value=found[size][0]), value)):
-            found[size] = (value, run.trial.learning_rate)
-    rows = (f"  batch size {size:>6}: {value:.4g} at rate {rate:g}" for size, (value, rate) in sorted(found.items()))
-    return f"Best {target.quantity} after {_said(limit, objective)} of each run, which is not the target:", *rows
-
-
-def _nearest(evidence: Evidence) -> str:
-    target = evidence.question.target
-    tried = [
-        (value, run)
-        for run in evidence.runs
-        if (value := curves.best_value(run.points, target.quantity, target.direction)) is not None
-    ]
-    if not tried:
-        return "No run gave a value to judge. Run `rightbatch find` or `rightbatch sweep` first."
-    value, run = (max if target.direction == "max" else min)(tried, key=lambda pair: pair[0])
-    return (
-        f"No batch size and rate reached the target ({target.quantity} {target.value:g}) in all of its runs. "
-        f"The nearest came to {value:.4g}: batch size {run.trial.batch_size}, rate {run.trial.learning_rate:g}, "
-        f"{run.points[-1].examples:,} examples."
-    )
 
 
 def _fits(evidence: Evidence) -> tuple[TradeoffFit | None, RateLawFit | None]:

@@ -151,7 +151,7 @@ def test_a_budget_that_is_too_small_ends_with_3_and_what_is_believed(
         "            yield rightbatch.Point(step, valid_metric=math.log1p(step * trial.learning_rate))\n"
     )
     sizes = ("--batch-sizes", "16,128", "--train-examples", "1024", "--planned-examples", "1000000000")
-    goal = ("--target", "200", "--direction", "max", "--objective", "examples", "--budget", "1.5")
+    goal = ("--target", "200", "--direction", "max", "--objective", "examples", "--budget", "4")
     monkeypatch.setattr(sys, "argv", ["rightbatch", "find", "my.py:train", *sizes, *goal])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -161,6 +161,11 @@ def test_a_budget_that_is_too_small_ends_with_3_and_what_is_believed(
     assert "are expected to make the answer" in said
     assert "larger --budget goes on" in said
     assert "Best valid_metric after" in said
+
+
+def test_a_budget_that_buys_no_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(rightbatch.InsufficientEvidence, match="The budget ended before any run gave a value to judge"):
+        rightbatch.find(loop(), study=tmp_path / "w.study.db", batch_sizes=SIZES, objective="examples", budget=1e-3)
 
 
 @pytest.mark.parametrize("at", ["metric", "a schedule"])

@@ -62,22 +62,31 @@ ChangedCode = Literal["refuse", "mix"]
 def open_study(path: str | Path | None, facts: WorkloadFacts, changed_code: ChangedCode = "refuse") -> Study:
     """The study of a workload, to write.
 
+    The number of training examples is taken over if the study does not know it yet.
+
     Raises `ChangedCodeError` if the workload's code has changed since it began, unless `changed_code` is "mix": the
     study then goes on with both, and its answers say so.
     """
     study = Study.open_or_create(path or default_study(facts.name), facts)
-    held = study.facts.source
-    if held == facts.source:
-        return study
-    if changed_code == "mix":
-        study.replace_source(facts.source)
-        return study
-    study.close()
-    raise ChangedCodeError(
-        f"The code of {facts.name!r}, or the checkpoint that its runs start from, has changed since {study.path} began "
-        f"(source {held}, now {facts.source}). Runs of both would be mixed: choose a new study with --study, restore "
-        f"the code, or, if the change cannot matter, go on with --changed-code mix."
+    held = study.facts
+    if held.source != facts.source and changed_code != "mix":
+        study.close()
+        raise ChangedCodeError(
+            f"The code of {facts.name!r}, or the checkpoint that its runs start from, has changed since {study.path} "
+            f"began (source {held.source}, now {facts.source}). Runs of both would be mixed: choose a new study with "
+            f"--study, restore the code, or, if the change cannot matter, go on with --changed-code mix."
+        )
+    known = replace(
+        held,
+        train_examples=held.train_examples or facts.train_examples,
+        source=facts.source,
+        earlier_sources=tuple(
+            source for source in dict.fromkeys((*held.earlier_sources, held.source)) if source != facts.source
+        ),
     )
+    if known != held:
+        study.replace_facts(known)
+    return study
 
 
 # ----------------------------------------------------------------------------------------------------- questions
@@ -86,6 +95,11 @@ def open_study(path: str | Path | None, facts: WorkloadFacts, changed_code: Chan
 def pose(study: Study, runner: Runner, ask: Ask, watch: Watch, seeds: Sequence[int]) -> Evidence:
     """The evidence for the question that is asked. Without any target, the present choice is run to derive one."""
     facts = facts_as_asked(study.facts, ask)
+    if ask.direction not in (None, facts.direction):
+        raise InputError(
+            f"This study was begun with the direction {facts.direction!r} of the metric, not {ask.direction!r}. "
+            f"Leave --direction out, or choose a new study with --study."
+        )
     if facts.length_bound and ask.objective.lower() == "metric":
         raise InputError(
             f"The rate of {facts.name!r} changes along a run, so runs cannot be compared at --at-seconds or "

@@ -1,7 +1,7 @@
 """The study: one SQLite file that keeps what was measured, and nothing that can be computed from it.
 
 Contract
-* One study is of one workload. Its facts are written once; a different workload is refused.
+* One study is of one workload; a different one is refused.
 * One writer at a time (a lock beside the file), any number of readers.
 * What is written is committed at once: points as they come, so that a killed process loses at most the stretch since
   the last evaluation. A run without a stop reason whose writer is gone is marked interrupted when the next one opens.
@@ -17,7 +17,7 @@ import datetime
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -194,12 +194,9 @@ class Study:
         self._execute(schema.states.delete().where(schema.states.c.run_id == run))
         self.stop_run(run, stop, 0.0)
 
-    def replace_source(self, source: str) -> None:
-        """Go on with changed code: the earlier source is kept beside the new one."""
-        facts = self.facts
-        earlier = tuple(known for known in (*facts.earlier_sources, facts.source) if known != source)
-        changed = replace(facts, source=source, earlier_sources=earlier)
-        self._execute(schema.study.update().values(workload=to_json(changed)))
+    def replace_facts(self, facts: WorkloadFacts) -> None:
+        """Go on with other facts of the same workload: its code was changed, or more was said of it."""
+        self._execute(schema.study.update().values(workload=to_json(facts)))
 
     def resume_run(self, run: int) -> tuple[bytes, tuple[Point, ...]] | None:
         """Reopen a run at its saved state: that state and the points up to it; None if it saved none that is whole."""
