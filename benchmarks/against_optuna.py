@@ -1,23 +1,25 @@
 """`find` against Optuna (TPE, Hyperband) on real training, with the same wall seconds, three times with other seeds.
 
-    python benchmarks/against_optuna.py digits tabular:protein --out benchmarks/against_optuna.json
+    python benchmarks/against_optuna.py digits tabular:wine char_lm:lstm --out benchmarks/against_optuna.json
 
 Each time `find` runs first, to its own end; Optuna then has as many wall seconds as that took in all, its measuring of
 step times included. Both choose among the same batch sizes and lattice rates. Five runs with seeds that neither has
 seen judge what each advises: the median of their training seconds to the target (steps x the median step time, measured
-once and used for both).
+once and used for both). A run misses, for Optuna as for the judge, that takes longer than the present choice does for
+its planned length.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,9 @@ import numpy as np
 import torch
 
 from rightbatch import find
-from rightbatch.curves import until_target
+from rightbatch.curves import Curve, until_target
 from rightbatch.errors import InsufficientEvidence
-from rightbatch.evidence import Evidence
+from rightbatch.evidence import Evidence, Objective
 from rightbatch.lattice import index_of, rate_at
 from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.profile import default_sizes
@@ -105,7 +107,7 @@ def once(name: str, repeat: int) -> dict[str, Any]:
             evidence = _evidence(study, runner)
         theirs, theirs_seconds, runs = _optuna(Path(folder) / "optuna.study.db", runner, evidence, seconds, repeat)
         judged = {
-            who: _judge(Path(folder) / f"{who}.study.db", runner, evidence, choice)
+            who: _judge(Path(folder) / f"judge-of-{who}.study.db", runner, evidence, choice)
             for who, choice in (("rightbatch", ours), ("optuna", theirs))
         }
     return {
@@ -118,7 +120,6 @@ def once(name: str, repeat: int) -> dict[str, Any]:
         "optuna_wall_seconds": round(theirs_seconds, 1),
         "optuna_runs": runs,
         "judged_seconds": judged,
-        "optuna_over_rightbatch": judged["optuna"] / judged["rightbatch"],
     }
 
 
@@ -134,7 +135,6 @@ def _optuna(
 ) -> tuple[tuple[int, float] | None, float, int]:
     """Optuna's advice after so many seconds, how long it took, and how many runs it began."""
     size, rate = first_choice(runner.facts)
-    longest = max(known.facts.planned_examples / size * (known.step_seconds(size) or 0.0), 1e-3)
     middle = index_of(rate)
     told = Told(
         sizes=default_sizes(runner.facts.train_examples, size),
@@ -142,7 +142,7 @@ def _optuna(
         train_examples=runner.facts.train_examples,
         optimizer=runner.facts.optimizer,
         target=known.question.target,
-        cap_seconds=longest,
+        cap_seconds=_cap_seconds(known),
         offers=lambda trial: trial.seed < 5 and runner.offers(trial),
         generator=np.random.default_rng(repeat),
     )
@@ -155,18 +155,36 @@ def _optuna(
     return (guess.batch_size, guess.learning_rate), time.monotonic() - started, len(evidence.runs)
 
 
-def _judge(path: Path, runner: Runner, known: Evidence, choice: tuple[int, float] | None) -> float:
-    """Median training seconds to the target of fresh seeds; infinite if most of them miss."""
+def _cap_seconds(known: Evidence) -> float:
+    """Training seconds of a whole run of the present choice."""
+    size, _ = first_choice(known.facts)
+    return known.facts.planned_examples / size * _step_seconds(known, size)
+
+
+def _step_seconds(known: Evidence, size: int) -> float:
+    found = known.step_seconds(size)
+    assert found is not None, f"the step time of batch size {size} was not measured"
+    return found
+
+
+def _judge(path: Path, runner: Runner, known: Evidence, choice: tuple[int, float] | None) -> float | None:
+    """Median training seconds to the target of fresh seeds; None if most of them miss."""
     if choice is None:
-        return float("inf")
-    trials = [Trial(*choice, 500 + seed) for seed in range(JUDGES)]
-    strategy = fixed(trials, "a fresh seed judges", until_target(known.question.target))
+        return None
+    each = _step_seconds(known, choice[0])
+    at_target, most_steps = until_target(known.question.target), _cap_seconds(known) / each
+
+    def until(curve: Curve) -> str | None:
+        return at_target(curve) or ("too long" if curve and curve[-1].step >= most_steps else None)
+
+    strategy = fixed([Trial(*choice, 500 + seed) for seed in range(JUDGES)], "a fresh seed judges", until)
     with Study.open_or_create(path, runner.facts) as study:
-        evidence = gather(study, study.facts, known.question, runner=runner)
+        steps = replace(known.question, objective=Objective.STEPS)  # no step times are measured here
+        evidence = gather(study, study.facts, steps, runner=runner)
         evidence, _ = drive(study, runner, strategy, evidence)
-    each = known.step_seconds(choice[0]) or float("nan")
     crossings = [evidence.crossing(run) for run in evidence.runs]
-    return statistics.median(found.steps * each if found else float("inf") for found in crossings)
+    median = statistics.median(found.steps * each if found else math.inf for found in crossings)
+    return median if math.isfinite(median) else None
 
 
 if __name__ == "__main__":
