@@ -1,6 +1,6 @@
 """`find` against Optuna (TPE, Hyperband) on real training, with the same wall seconds, three times with other seeds.
 
-    python benchmarks/against_optuna.py digits tabular:wine char_lm:lstm --out benchmarks/against_optuna.json
+    python benchmarks/against_optuna.py digits tabular:wine --out benchmarks/against_optuna.json
 
 Each time `find` runs first, to its own end; Optuna then has as many wall seconds as that took in all, its measuring of
 step times included. Both choose among the same batch sizes and lattice rates. Five runs with seeds that neither has

@@ -4,10 +4,10 @@
 
 Every strategy is played on every table (DIR/*.csv.gz) and five targets of it, on the same splits of the seeds. What
 searches are told of a table (its optimizer, its number of training examples) is in DIR/tables.json. Spend is in units
-of the larger of the time at batch size 32 and four reference times. Optuna is slow (TPE takes about a second a play,
-its Gaussian process twenty): it is played `--slow-repeats` times. Plays are kept in the cache, one file for each table
-and strategy: the same command goes on where it was stopped, and plays anew what has changed since: a table, what is
-told of it, the search itself.
+of the larger of the time at batch size 32 and four reference times. Optuna's Gaussian process is slow (about half a
+minute a play): it is played `--slow-repeats` times. Plays are kept in the cache, one file for each table and strategy:
+the same command goes on where it was stopped, and plays anew what has changed since: a table, what is told of it, the
+search itself.
 
 Writes replay.json (bars over all tables and targets, and the curves) and replay.svg and .png (regret against spend).
 """
