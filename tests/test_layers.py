@@ -41,6 +41,7 @@ TENSOR_WING = {
     "checks",
     "engine",
     "evaluation",
+    "gradients",
     "losses",
     "measure",
     "schedules",

@@ -5,7 +5,7 @@
     print(answer.batch_size, answer.learning_rate)
 
 What a name needs is imported when it is first asked for, so that a worker process, say, starts at once. Only `Workload`
-needs torch.
+and `NoiseScale` need torch.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ if TYPE_CHECKING:  # the same names as in `_FOUND_IN`, for type checkers and edi
     from rightbatch.answer import Recommendation
     from rightbatch.commands import Command
     from rightbatch.evidence import Evidence, Objective
+    from rightbatch.gradients.monitor import NoiseScale
     from rightbatch.loops import Loop, LoopTrial
     from rightbatch.pipeline.check import check
     from rightbatch.pipeline.export import export
     from rightbatch.pipeline.find import find
+    from rightbatch.pipeline.noise import noise
     from rightbatch.pipeline.setting_up import Ask
     from rightbatch.pipeline.show import show
     from rightbatch.pipeline.sweep import sweep
@@ -53,6 +55,7 @@ __all__ = [
     "Loop",
     "LoopTrial",
     "MissingExtra",
+    "NoiseScale",
     "Objective",
     "Point",
     "Recommendation",
@@ -70,6 +73,7 @@ __all__ = [
     "check",
     "export",
     "find",
+    "noise",
     "show",
     "sweep",
 ]
@@ -80,6 +84,7 @@ _FOUND_IN = {
     "Evidence": "evidence",
     "Loop": "loops",
     "LoopTrial": "loops",
+    "NoiseScale": "gradients.monitor",
     "Objective": "evidence",
     "Recommendation": "answer",
     "Study": "store",
@@ -87,6 +92,7 @@ _FOUND_IN = {
     "check": "pipeline.check",
     "export": "pipeline.export",
     "find": "pipeline.find",
+    "noise": "pipeline.noise",
     "show": "pipeline.show",
     "sweep": "pipeline.sweep",
 }

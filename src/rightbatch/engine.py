@@ -19,10 +19,11 @@ from rightbatch.batches import Source
 from rightbatch.checkpoint import Checkpoint, starting_from
 from rightbatch.errors import InputError, StateError
 from rightbatch.evaluation import Evaluator
+from rightbatch.gradients.training import gradient_samples
 from rightbatch.machine import processor
 from rightbatch.measure.step_time import measure_step_times
 from rightbatch.raised import MemoryExhausted, explained
-from rightbatch.records import Environment, Point, StepTime, Stop, StopReason, Trial, WorkloadFacts
+from rightbatch.records import Environment, GradientSample, Point, StepTime, Stop, StopReason, Trial, WorkloadFacts
 from rightbatch.runner import suits
 from rightbatch.stepping import Stepper
 from rightbatch.streams import RandomStreams
@@ -86,6 +87,11 @@ class WorkloadRunner:
     def step_times(self, batch_sizes: Sequence[int], *, rounds: int) -> Iterator[StepTime]:
         with explained("while measuring step times"):
             yield from measure_step_times(self.workload, batch_sizes, rounds=rounds)
+
+    def gradient_samples(self, trial: Trial, steps: int) -> Iterator[GradientSample]:
+        """See `rightbatch.runner.MeasuresNoise`."""
+        with explained("while sampling gradients"):
+            yield from gradient_samples(self.workload, trial, steps)
 
 
 class TrainingRun:

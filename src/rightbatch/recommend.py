@@ -49,7 +49,7 @@ def recommend(
         raise InsufficientEvidence(nothing_reached(evidence, forecast, in_budget))
     sizes = forecast.sizes if forecast else evidence.sizes
     sure = forecast.likelihoods if forecast else likelihoods(evidence)
-    tradeoff, rate_law = _fits(evidence)
+    tradeoff, rate_law = laws_of(evidence)
     rows = tuple(_row(evidence, size, sure) for size in sizes)
     row = next(r for r in rows if r.batch_size == best.batch_size)
     critical = tradeoff.critical_batch_size if tradeoff else forecast.critical_batch_size if forecast else None
@@ -98,7 +98,7 @@ def recommend(
     return replace(partial, reasons=_reasons(partial, forecast), cautions=cautions)
 
 
-def _fits(evidence: Evidence) -> tuple[TradeoffFit | None, RateLawFit | None]:
+def laws_of(evidence: Evidence) -> tuple[TradeoffFit | None, RateLawFit | None]:
     """The laws, from sizes whose best rate is not at an edge; None with fewer than three of them."""
     usable = [size for size in evidence.sizes if size.best is not None and not size.at_edge]
     if len(usable) < 3:

@@ -159,6 +159,23 @@ class StepTime:
 
 
 @dataclass(frozen=True)
+class GradientSample:
+    """Squared norms at one optimizer step, from which the gradient noise is estimated.
+
+    The batch of `batch_size` examples has parts (its examples, or micro-batches) with shares p_i of its loss. Its
+    gradient g is the sum of their contributions c_i: `batch_squared` is |g|^2, `parts_squared` the sum of |c_i|^2,
+    `shares_squared` the sum of p_i^2 (1 / B for B examples that count alike).
+    """
+
+    step: int
+    batch_size: int
+    learning_rate: float
+    batch_squared: float
+    parts_squared: float
+    shares_squared: float
+
+
+@dataclass(frozen=True)
 class Environment:
     """Where seconds were measured. Seconds of two environments are never mixed in a fit."""
 

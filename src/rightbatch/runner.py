@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from rightbatch.errors import WorkloadError
-from rightbatch.records import Environment, Point, Setting, Settings, StepTime, Stop, Trial, WorkloadFacts
+from rightbatch.records import (
+    Environment,
+    GradientSample,
+    Point,
+    Setting,
+    Settings,
+    StepTime,
+    Stop,
+    Trial,
+    WorkloadFacts,
+)
 
 
 class RunInProgress(Protocol):
@@ -56,6 +66,14 @@ class KeepsWeights(Protocol):
 
     def write_weights(self, path: Path) -> bool:
         """Write them as `torch.save` does a state dict, whole or not at all; False where there are none to keep."""
+
+
+@runtime_checkable
+class MeasuresNoise(Protocol):
+    """A runner that can look at the gradients of its workload."""
+
+    def gradient_samples(self, trial: Trial, steps: int) -> Iterator[GradientSample]:
+        """Train for so many steps, and sample the squared norms of the gradient at each of them."""
 
 
 class Runner(Protocol):

@@ -67,6 +67,17 @@ class Stepper:
             total += torch.stack(losses).reshape(len(losses), -1).mean(dim=1).cpu().double().sum()
         return float(total) / steps
 
+    def batches(self) -> Iterator[Any]:
+        """The batches to come, without end, for whoever makes the steps by hand: see `finish_step`."""
+        return self._batches
+
+    def finish_step(self) -> None:
+        """Update the weights by the gradients that are there: the end of a step that was made by hand."""
+        self.update()
+        if self.schedule is not None:
+            self.schedule.step()
+        self.step += 1
+
     def _block(self, steps: int) -> list[torch.Tensor]:
         model, optimizer, schedule = self.model, self.optimizer, self.schedule
         loss, backward, update = under_autocast(self.workload.loss, self.workload), self._backward, self.update

@@ -44,6 +44,11 @@ class Update:
         """Scales a loss before its backward pass; None where nothing is scaled."""
         return self._scaler.scale if self._scaler is not None else None
 
+    @property
+    def current_scale(self) -> float:
+        """By how much the gradients of a scaled loss are too large now; 1 where nothing is scaled."""
+        return float(self._scaler.get_scale()) if self._scaler is not None else 1.0
+
     def __call__(self) -> None:
         if self._plain:
             self._optimizer.step()

@@ -1,14 +1,15 @@
 """The tables of a study file. A change here raises SCHEMA_VERSION, and older files stay readable.
 
 1: the first. 2: facts say whether a workload is length-bound, what it lacks and earlier sources; a saved state stands
-behind its SHA-256.
+behind its SHA-256. 3: squared norms of gradients.
 """
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+FIRST_WITH_GRADIENT_SAMPLES = 3
 FORMAT = "rightbatch study"
 
 schema = sa.MetaData()
@@ -72,6 +73,18 @@ step_times = sa.Table(
     sa.Column("seconds", sa.Float, nullable=False),
     sa.Column("wait_seconds", sa.Float, nullable=False),
     sa.Column("unsteady", sa.Boolean, nullable=False),
+)
+gradient_samples = sa.Table(
+    "gradient_samples",
+    schema,
+    sa.Column("training", sa.Integer, primary_key=True),
+    sa.Column("step", sa.Integer, primary_key=True),
+    sa.Column("seed", sa.Integer, nullable=False),
+    sa.Column("batch_size", sa.Integer, nullable=False),
+    sa.Column("learning_rate", sa.Float, nullable=False),
+    sa.Column("batch_squared", sa.Float, nullable=False),
+    sa.Column("parts_squared", sa.Float, nullable=False),
+    sa.Column("shares_squared", sa.Float, nullable=False),
 )
 costs = sa.Table(
     "costs",

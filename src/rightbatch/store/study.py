@@ -16,7 +16,7 @@ import contextlib
 import datetime
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
@@ -28,9 +28,8 @@ from filelock import FileLock
 from rightbatch.errors import StudyError
 from rightbatch.records import (
     Environment,
+    GradientSample,
     Point,
-    Run,
-    Settings,
     StepTime,
     Stop,
     StopReason,
@@ -41,6 +40,7 @@ from rightbatch.records import (
 )
 from rightbatch.store import schema
 from rightbatch.store.files import Transaction, check_schema, locked, make_file, open_engine
+from rightbatch.store.reading import Reading
 
 RESUMABLE = frozenset({StopReason.INTERRUPTED, StopReason.OUT_OF_BUDGET})
 """Runs that ended so keep their saved state and can go on."""
@@ -49,7 +49,7 @@ DIGEST_BYTES = 32
 """A saved state stands behind its SHA-256."""
 
 
-class Study:
+class Study(Reading):
     """An open study. Make one with `Study.create`, `Study.open` or `Study.open_or_create`; close it, or use `with`."""
 
     def __init__(self, path: Path, engine: sa.Engine, lock: FileLock | None) -> None:
@@ -91,6 +91,7 @@ class Study:
             check_schema(path, engine)
             study = cls(path, engine, lock)
             if write:
+                schema.schema.create_all(engine)  # tables that a file of an earlier version does not have yet
                 study._execute(schema.study.update().values(schema_version=schema.SCHEMA_VERSION))
                 study._close_orphans()
         except BaseException:
@@ -235,6 +236,17 @@ class Study:
             )
             connection.execute(schema.step_times.insert(), rows)
 
+    def add_gradient_samples(self, seed: int, samples: Sequence[GradientSample]) -> None:
+        """Add the squared norms of gradients that were sampled along one training."""
+        table = schema.gradient_samples
+        training = (self._scalar(sa.select(sa.func.max(table.c.training))) or 0) + 1
+        rows = [
+            {"training": training, "seed": seed, **{f.name: getattr(sample, f.name) for f in fields(sample)}}
+            for sample in samples
+        ]
+        with self._writing() as connection:
+            connection.execute(table.insert(), rows)
+
     def add_cost(self, activity: str, wall_seconds: float) -> None:
         """Add what an activity other than a run took ("profile")."""
         self._insert(schema.costs, activity=activity, wall_seconds=wall_seconds)
@@ -247,98 +259,7 @@ class Study:
         """Keep an answer as it was given."""
         self._insert(schema.answers, created=_now(), answer=to_json(answer))
 
-    # ------------------------------------------------------------------------------------------------- reading
-
-    @property
-    def facts(self) -> WorkloadFacts:
-        """The facts of the study's workload."""
-        facts = dict(self._scalar(sa.select(schema.study.c.workload)))
-        facts["settings"] = Settings(facts["settings"])
-        facts["present"] = tuple(facts["present"]) if facts["present"] else None
-        for name in ("lacks", "earlier_sources"):
-            facts[name] = tuple(facts.get(name, ()))
-        return WorkloadFacts(**facts)
-
-    @property
-    def target(self) -> Target | None:
-        """The target that was derived from the present choice, if one was."""
-        stored = self._scalar(sa.select(schema.study.c.target))
-        return Target(**stored) if stored else None
-
-    def runs(self) -> tuple[Run, ...]:
-        """Every run with its curve, in the order in which they began."""
-        rows = self._connection.execute(schema.runs.select().order_by(schema.runs.c.id)).all()
-        points = self._points_of([row.id for row in rows])
-        return tuple(
-            Run(
-                trial=Trial(row.batch_size, row.learning_rate, row.seed, row.planned_examples, Settings(row.settings)),
-                points=points.get(row.id, ()),
-                stop=Stop(StopReason[row.stop_reason.upper()], row.message) if row.stop_reason else None,
-                wall_seconds=row.wall_seconds,
-                identifier=row.id,
-            )
-            for row in rows
-        )
-
-    def environments(self) -> dict[int, Environment]:
-        """The environments of the study by number."""
-        rows = self._connection.execute(schema.environments.select().order_by(schema.environments.c.id)).all()
-        return {row.id: Environment(**json.loads(row.facts)) for row in rows}
-
-    def step_times(self, environment: Environment | None = None) -> tuple[StepTime, ...]:
-        """Step times of one environment, by batch size; without one, of the environment with the most sizes."""
-        rows = self._connection.execute(
-            schema.step_times.select().order_by(schema.step_times.c.batch_size, schema.step_times.c.repeat)
-        ).all()
-        if not rows:
-            return ()
-        known = self.environments()
-        if environment is None:
-            sizes = {number: len({r.batch_size for r in rows if r.environment_id == number}) for number in known}
-            chosen = max(sizes, key=lambda number: (sizes[number], number))
-        else:
-            chosen = next((number for number, e in known.items() if e == environment), -1)
-        by_size: dict[int, list[Any]] = {}
-        for row in rows:
-            if row.environment_id == chosen:
-                by_size.setdefault(row.batch_size, []).append(row)
-        return tuple(
-            StepTime(
-                size,
-                tuple(r.seconds for r in group),
-                tuple(r.wait_seconds for r in group),
-                tuple(k for k, r in enumerate(group) if r.unsteady),
-            )
-            for size, group in by_size.items()
-        )
-
-    def costs(self) -> dict[str, float]:
-        """Wall seconds by activity: training runs with their evaluations, and everything else."""
-        total: dict[str, float] = {}
-        for row in self._connection.execute(schema.costs.select()):
-            total[row.activity] = total.get(row.activity, 0.0) + row.wall_seconds
-        runs = self._scalar(sa.select(sa.func.sum(schema.runs.c.wall_seconds)))
-        return {"runs": runs or 0.0, **total}
-
-    def answers(self) -> tuple[Mapping[str, Any], ...]:
-        """Answers as they were given, oldest first."""
-        return tuple(
-            row.answer for row in self._connection.execute(schema.answers.select().order_by(schema.answers.c.id))
-        )
-
     # ------------------------------------------------------------------------------------------------- private
-
-    def _points_of(self, runs: Iterable[int]) -> dict[int, tuple[Point, ...]]:
-        wanted = set(runs)
-        columns = [schema.points.c[f.name] for f in fields(Point)]
-        grouped: dict[int, list[Point]] = {}
-        query = sa.select(schema.points.c.run_id, *columns).order_by(schema.points.c.run_id, schema.points.c.step)
-        if len(wanted) == 1:
-            query = query.where(schema.points.c.run_id == next(iter(wanted)))
-        for run, *values in self._connection.execute(query):
-            if run in wanted:
-                grouped.setdefault(run, []).append(Point(*values))
-        return {run: tuple(points) for run, points in grouped.items()}
 
     def _close_orphans(self) -> None:
         """Runs that a killed process left open: nobody writes them any more, since the lock is ours."""
@@ -362,9 +283,6 @@ class Study:
         with self._writing() as connection:
             result = connection.execute(table.insert().values(**values))
             return int(result.lastrowid)
-
-    def _scalar(self, query: sa.Select[Any]) -> Any:
-        return self._connection.execute(query).scalar()
 
 
 def _digest(state: bytes) -> bytes:

@@ -1,0 +1,292 @@
+"""Squared norms of the contributions of single examples to a gradient, from the backward pass that made it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.utils.hooks import RemovableHandle
+
+from rightbatch.errors import InputError
+from rightbatch.gradients.exact import Loss, count_examples, each_example, mapped, one_example, refuse_mixing, trained
+from rightbatch.gradients.factors import Factors, Found, combinable, measure, wide
+from rightbatch.gradients.layers import Layer, layer_of
+from rightbatch.losses import is_total
+
+VMAP_NUMBERS = 1 << 24
+"""Gradients of single examples are held for about so many numbers at a time."""
+
+
+class PerExampleNorms:
+    """While it is entered, the next forward and backward passes of a model leave the squared norms behind.
+
+        with PerExampleNorms(model, examples=len(x)) as norms:
+            loss(model(x), y).backward()
+        norms.squared()
+
+    If the loss is sum_i p_i loss_i (p_i = 1/B for a mean over examples, 1 for a sum, w_i/W for a mean over tokens), the
+    contribution of example i to the gradient is c_i = p_i grad loss_i, and the gradient is sum_i c_i. What is had is
+    |c_i|^2, of the gradient as backward makes it: before clipping, with the factor of a gradient scaler, without what
+    was in `.grad` before. Gradients are the same as without it, to the bit.
+
+    Layers with a rule (`gradients.layers`) are covered if their input has the examples along its first dimension. That
+    it has as many rows as there are examples is all that can be checked: positions first, and as many of them as
+    examples, would give the norms of positions. For each parameter the sum of all contributions is compared with the
+    gradient, along one random direction; a parameter that is used elsewhere too (`F.linear(x, embedding.weight)`), or
+    whose gradient a hook changes, is uncovered.
+
+    The model may be called more than once before the backward pass. One backward pass is had each time it is entered.
+    Activation checkpointing is allowed; with reentry, a weight in two checkpoints counts as two backward passes.
+
+    Parameters
+    ----------
+    model: In eager mode; compiled code calls no hooks, and leaves all parameters uncovered.
+    examples: The size of the first dimension of the batch.
+
+    Raises
+    ------
+    InputError: On entering, for a model with batch normalisation in training mode, where the gradient of one example is
+        not defined. On reading, when no backward pass came, or more than one.
+    """
+
+    def __init__(self, model: nn.Module, examples: int) -> None:
+        if examples < 1:
+            raise InputError(f"A batch has at least 1 example, got examples={examples}.")
+        self._model, self._examples = model, examples
+        self._handles: list[RemovableHandle] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._calls: dict[nn.Parameter, list[_Call]] = {}
+        self._found: dict[str, Found] = {}
+        self._uncovered: dict[str, str] = {}
+        self._arrived_again: list[str] = []
+        self._judged = False
+
+    def __enter__(self) -> PerExampleNorms:
+        self._release()
+        self._begin()
+        refuse_mixing(self._model)
+        names: dict[nn.Parameter, str] = {}
+        reasons: dict[nn.Parameter, str | None] = {}
+        for prefix, module in self._model.named_modules():
+            own = {name: p for name, p in module._parameters.items() if p is not None and p.requires_grad}
+            if not own:
+                continue
+            layer = layer_of(module)
+            reason = f"{type(module).__name__} has no rule" if layer is None else None
+            for name, parameter in own.items():
+                names.setdefault(parameter, f"{prefix}.{name}" if prefix else name)
+                # Of several owners one with a rule is enough for now: the others may only hold it.
+                reasons[parameter] = reasons.get(parameter, reason) and reason
+            if layer is not None:
+                called = functools.partial(self._called, layer, own)
+                self._handles.append(module.register_forward_hook(called, with_kwargs=True))
+        for parameter, name in names.items():
+            arrived = functools.partial(self._arrived, name, parameter, reasons[parameter])
+            self._handles.append(parameter.register_hook(arrived))  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take all hooks away and forget what was captured; what was found stays."""
+        self._release()
+
+    def _release(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._calls = {}
+
+    # ------------------------------------------------------------------------------------------------------- results
+
+    @property
+    def covered(self) -> tuple[str, ...]:
+        """Trained parameters with a gradient whose norms were had, as `model.named_parameters` calls them."""
+        return tuple(self._judge())
+
+    @property
+    def uncovered(self) -> Mapping[str, str]:
+        """All other trained parameters with a gradient, and why."""
+        self._judge()
+        return dict(self._uncovered)
+
+    def squared(self) -> Tensor:
+        """|c_i|^2 over all covered parameters, shape [examples], at least float32."""
+        found = [part.squared for part in self._judge().values()]
+        if not found:
+            return torch.zeros(self._examples)
+        return torch.stack([squared.to(found[0].device) for squared in found]).sum(0)
+
+    def by_parameter(self) -> dict[str, Tensor]:
+        """|c_i|^2 of each covered parameter, shape [examples]."""
+        return {name: part.squared for name, part in self._judge().items()}
+
+    def _judge(self) -> dict[str, Found]:
+        """What was found, less what does not add up to the gradient: here, so that no hook waits for a device."""
+        if self._arrived_again:
+            raise InputError(
+                f"The gradient of {self._arrived_again[0]} came more than once, so that it is not known which calls "
+                f"belong to which part of it. Enter PerExampleNorms anew for each backward pass, and use "
+                f"torch.utils.checkpoint with use_reentrant=False."
+            )
+        if not self._found and not self._uncovered:
+            raise InputError(
+                "No gradient came while norms were being taken: no backward pass, or none of this model's trained "
+                "parameters took part in it. Call backward within the with block."
+            )
+        if not self._judged:
+            for name in [name for name, found in self._found.items() if not found.adds_up()]:
+                self._uncovered[name] = "used outside its layer too, or its gradient is changed by a hook"
+                del self._found[name]
+        self._judged = True
+        return self._found
+
+    # --------------------------------------------------------------------------------------------------------- hooks
+
+    def _called(
+        self,
+        layer: Layer,
+        own: Mapping[str, nn.Parameter],
+        module: nn.Module,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        output: Any,
+    ) -> None:
+        """A forward hook: remember the input, and the gradient of the output when it comes.
+
+        A hook on the output and not a full backward hook of the module: those put a node into the graph, which forbids
+        that the output is changed in place. That the input is changed in place, before it was needed, autograd forbids.
+        """
+        if not (isinstance(output, Tensor) and output.requires_grad):
+            return
+        entered = args[0] if args else next(iter(kwargs.values()), None)
+        call = _Call(module, layer, entered, layer.fault(module, entered, self._examples))
+        for parameter in own.values():
+            self._calls.setdefault(parameter, []).append(call)
+        # Linear with a bias returns a view for inputs of three dimensions; when it is changed in place, autograd drops
+        # the node of the view with its hooks, but not that of its base.
+        base = output._base
+        watched = base if base is not None and base.numel() == output.numel() else output
+        handle = watched.register_hook(functools.partial(call.take, output.shape))  # type: ignore[no-untyped-call]
+        self._handles.append(handle)
+
+    def _arrived(self, name: str, parameter: nn.Parameter, reason: str | None, gradient: Tensor) -> None:
+        """A hook on a parameter: all calls that use it have their gradients, for its own is the sum over them.
+
+        All tensors that it computes with are detached, so that nothing is added to a graph.
+        """
+        calls = [call for call in self._calls.pop(parameter, ()) if call.gradient is not None]
+        if name in self._found or name in self._uncovered:
+            self._arrived_again.append(name)
+            return
+        if reason is None:
+            reason = next((call.fault for call in calls if call.fault), None) if calls else "used outside its layer"
+        if reason is None:
+            with _plain(gradient.device):
+                parts = [call.factors(parameter) for call in calls]
+                if len(parts) == 1 or combinable(parts):
+                    self._found[name] = measure(parts, gradient)
+                    return
+            reason = "its layers use it in ways that cannot be added"
+        self._uncovered[name] = reason
+
+
+class _Call:
+    """One call of a layer: its input, and the gradient of its output once that has come."""
+
+    def __init__(self, module: nn.Module, layer: Layer, entered: Any, fault: str | None) -> None:
+        self.module, self.layer, self.fault = module, layer, fault
+        self.entered: Tensor | None = entered.detach() if fault is None else None
+        self.gradient: Tensor | None = None
+
+    def take(self, shape: torch.Size, gradient: Tensor) -> None:
+        """Keep the gradient of the output, in the output's shape."""
+        self.gradient = gradient.detach().reshape(shape)
+
+    def factors(self, parameter: nn.Parameter) -> Factors:
+        """What this call adds to the gradient of one of the module's parameters."""
+        assert self.entered is not None
+        assert self.gradient is not None
+        name = next(name for name, own in self.module._parameters.items() if own is parameter)
+        return self.layer.rules[name](self.module, self.entered, self.gradient)
+
+
+def _plain(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Without autocast, which may be on where backward was called, and would make half precision of it all."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return contextlib.nullcontext()
+
+
+# -------------------------------------------------------------------------------------------- where no layer has a rule
+
+
+def norms_by_function(model: nn.Module, loss: Loss, batch: Any, names: Sequence[str]) -> Tensor:
+    """|c_i|^2 over the named parameters, shape [examples], for any layers, from the loss function.
+
+    c_i is the contribution of example i to the gradient of `losses.mean_loss(loss(model, batch))`: with losses of the
+    examples or their mean, 1/B times the gradient of the loss of example i as a batch of one; with (total, weight), the
+    gradient of its total over the weight of all examples. The same as `PerExampleNorms` has for that mean, where the
+    loss of an example is its own. Gradients of many examples are made at once (`torch.func.vmap`), or, where a layer
+    cannot do that, by one backward pass for each. What is random is drawn anew; `.grad` is left alone.
+
+    Raises `InputError` for a name that is not a trained parameter, for a batch without tensors, and for a model with
+    batch normalisation in training mode; `WorkloadError` for a loss that is none of the kinds of `rightbatch.losses`.
+    """
+    refuse_mixing(model)
+    count_examples(batch)
+    parameters = trained(model, names)
+    one_example(model, loss, batch, 0)  # a loss that is wrong says so here: vmap would take one without a gradient
+    try:
+        with warnings.catch_warnings():
+            # One of torch's, where it makes a loop of a layer: then a loop of whole examples is as good, and surer.
+            warnings.filterwarnings("error", message="There is a performance drop")
+            squared, weights = _vectorized(model, loss, batch, parameters)
+    except Exception:  # whatever vmap cannot do, and it says so in many ways; what else is wrong, the loop raises again
+        found = [
+            (sum(float(gradient.double().square().sum()) for gradient in gradients.values()), weight)
+            for gradients, weight in each_example(model, loss, batch, parameters)
+        ]
+        like = next(iter(parameters.values()), torch.zeros(()))
+        squared, weights = wide(torch.tensor(found, device=like.device, dtype=like.dtype)).T
+    return squared / weights.sum() ** 2
+
+
+def _vectorized(
+    model: nn.Module, loss: Loss, batch: Any, parameters: Mapping[str, nn.Parameter]
+) -> tuple[Tensor, Tensor]:
+    """Squared norms of the gradients of each example's summed loss, and its weight in a mean: both [examples]."""
+    whole = _WithLoss(model, loss)
+
+    def total(values: dict[str, Tensor], example: Any) -> tuple[Tensor, Tensor]:
+        value = functional_call(whole, values, (mapped(example, lambda tensor: tensor.unsqueeze(0)),))
+        summed, weight = value if is_total(value) else (value.sum(), 1.0)
+        return summed, torch.as_tensor(weight, dtype=summed.dtype, device=summed.device)
+
+    gradient: Callable[..., Any] = torch.func.grad(total, has_aux=True)
+
+    def square(values: dict[str, Tensor], example: Any) -> tuple[Tensor, Tensor]:
+        gradients, weight = gradient(values, example)
+        return torch.stack([wide(part).square().sum() for part in gradients.values()]).sum(), weight
+
+    values = {f"model.{name}": parameter.detach() for name, parameter in parameters.items()}
+    size = max(1, VMAP_NUMBERS // max(1, sum(value.numel() for value in values.values())))
+    found = vmap(square, in_dims=(None, 0), randomness="different", chunk_size=size)(values, batch)
+    return found[0], found[1]
+
+
+class _WithLoss(nn.Module):
+    """The model with its loss behind it, so that `functional_call` can replace the parameters of the one within."""
+
+    def __init__(self, model: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, batch: Any) -> Any:
+        return self.loss(self.model, batch)

@@ -1,0 +1,135 @@
+"""What a study knows, read back as records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+import sqlalchemy as sa
+
+from rightbatch.records import (
+    Environment,
+    GradientSample,
+    Point,
+    Run,
+    Settings,
+    StepTime,
+    Stop,
+    StopReason,
+    Target,
+    Trial,
+    WorkloadFacts,
+)
+from rightbatch.store import schema
+
+
+class Reading:
+    """The half of a study that only reads."""
+
+    _connection: sa.Connection
+
+    @property
+    def facts(self) -> WorkloadFacts:
+        """The facts of the study's workload."""
+        facts = dict(self._scalar(sa.select(schema.study.c.workload)))
+        facts["settings"] = Settings(facts["settings"])
+        facts["present"] = tuple(facts["present"]) if facts["present"] else None
+        for name in ("lacks", "earlier_sources"):
+            facts[name] = tuple(facts.get(name, ()))
+        return WorkloadFacts(**facts)
+
+    @property
+    def target(self) -> Target | None:
+        """The target that was derived from the present choice, if one was."""
+        stored = self._scalar(sa.select(schema.study.c.target))
+        return Target(**stored) if stored else None
+
+    def runs(self) -> tuple[Run, ...]:
+        """Every run with its curve, in the order in which they began."""
+        rows = self._connection.execute(schema.runs.select().order_by(schema.runs.c.id)).all()
+        points = self._points_of([row.id for row in rows])
+        return tuple(
+            Run(
+                trial=Trial(row.batch_size, row.learning_rate, row.seed, row.planned_examples, Settings(row.settings)),
+                points=points.get(row.id, ()),
+                stop=Stop(StopReason[row.stop_reason.upper()], row.message) if row.stop_reason else None,
+                wall_seconds=row.wall_seconds,
+                identifier=row.id,
+            )
+            for row in rows
+        )
+
+    def environments(self) -> dict[int, Environment]:
+        """The environments of the study by number."""
+        rows = self._connection.execute(schema.environments.select().order_by(schema.environments.c.id)).all()
+        return {row.id: Environment(**json.loads(row.facts)) for row in rows}
+
+    def step_times(self, environment: Environment | None = None) -> tuple[StepTime, ...]:
+        """Step times of one environment, by batch size; without one, of the environment with the most sizes."""
+        rows = self._connection.execute(
+            schema.step_times.select().order_by(schema.step_times.c.batch_size, schema.step_times.c.repeat)
+        ).all()
+        if not rows:
+            return ()
+        known = self.environments()
+        if environment is None:
+            sizes = {number: len({r.batch_size for r in rows if r.environment_id == number}) for number in known}
+            chosen = max(sizes, key=lambda number: (sizes[number], number))
+        else:
+            chosen = next((number for number, e in known.items() if e == environment), -1)
+        by_size: dict[int, list[Any]] = {}
+        for row in rows:
+            if row.environment_id == chosen:
+                by_size.setdefault(row.batch_size, []).append(row)
+        return tuple(
+            StepTime(
+                size,
+                tuple(r.seconds for r in group),
+                tuple(r.wait_seconds for r in group),
+                tuple(k for k, r in enumerate(group) if r.unsteady),
+            )
+            for size, group in by_size.items()
+        )
+
+    def costs(self) -> dict[str, float]:
+        """Wall seconds by activity: training runs with their evaluations, and everything else."""
+        total: dict[str, float] = {}
+        for row in self._connection.execute(schema.costs.select()):
+            total[row.activity] = total.get(row.activity, 0.0) + row.wall_seconds
+        runs = self._scalar(sa.select(sa.func.sum(schema.runs.c.wall_seconds)))
+        return {"runs": runs or 0.0, **total}
+
+    def answers(self) -> tuple[Mapping[str, Any], ...]:
+        """Answers as they were given, oldest first."""
+        return tuple(
+            row.answer for row in self._connection.execute(schema.answers.select().order_by(schema.answers.c.id))
+        )
+
+    def gradient_samples(self) -> tuple[tuple[int, tuple[GradientSample, ...]], ...]:
+        """Squared norms of gradients along trainings, the oldest first: pairs of the seed and the samples by step."""
+        if self._scalar(sa.select(schema.study.c.schema_version)) < schema.FIRST_WITH_GRADIENT_SAMPLES:
+            return ()
+        table = schema.gradient_samples
+        columns = [table.c[f.name] for f in fields(GradientSample)]
+        query = sa.select(table.c.training, table.c.seed, *columns).order_by(table.c.training, table.c.step)
+        grouped: dict[tuple[int, int], list[GradientSample]] = {}
+        for training, seed, *values in self._connection.execute(query):
+            grouped.setdefault((training, seed), []).append(GradientSample(*values))
+        return tuple((seed, tuple(samples)) for (_, seed), samples in grouped.items())
+
+    def _points_of(self, runs: Iterable[int]) -> dict[int, tuple[Point, ...]]:
+        wanted = set(runs)
+        columns = [schema.points.c[f.name] for f in fields(Point)]
+        grouped: dict[int, list[Point]] = {}
+        query = sa.select(schema.points.c.run_id, *columns).order_by(schema.points.c.run_id, schema.points.c.step)
+        if len(wanted) == 1:
+            query = query.where(schema.points.c.run_id == next(iter(wanted)))
+        for run, *values in self._connection.execute(query):
+            if run in wanted:
+                grouped.setdefault(run, []).append(Point(*values))
+        return {run: tuple(points) for run, points in grouped.items()}
+
+    def _scalar(self, query: sa.Select[Any]) -> Any:
+        return self._connection.execute(query).scalar()

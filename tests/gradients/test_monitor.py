@@ -1,0 +1,286 @@
+"""The monitor of any loop: what it samples is right, training stays what it was, and it leaves nothing behind."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from rightbatch.errors import InputError
+from rightbatch.gradients.exact import per_example_gradients
+from rightbatch.gradients.monitor import NoiseScale
+
+GENERATOR = torch.Generator().manual_seed(2)
+X = torch.randn(60, 6, generator=GENERATOR, dtype=torch.float64)
+Y = (X[:, :2].sum(dim=1) > 0).long()
+
+
+def network(*more: nn.Module) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), *more, nn.Tanh(), nn.Linear(8, 2)).double()
+
+
+class Recurrent(nn.Module):
+    """A GRU, which has no rule, and a layer that has one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.head = nn.GRU(2, 5, batch_first=True), nn.Linear(5, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.gru(x.reshape(len(x), 3, 2))[0][:, -1])
+
+
+def recurrent() -> nn.Module:
+    torch.manual_seed(0)
+    return Recurrent().double()
+
+
+def train(
+    model: nn.Module,
+    *,
+    steps: int = 12,
+    micro_batches: int = 1,
+    watched: Callable[..., NoiseScale] | None = None,
+    clip: float | None = None,
+    called: nn.Module | None = None,
+) -> NoiseScale | None:
+    """A plain loop over batches of 12; the monitor is all that is added to it."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
+    monitor = watched(called or model, optimizer) if watched else None
+    order = torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        chosen = torch.randperm(60, generator=order)[:12]
+        optimizer.zero_grad()
+        for part in chosen.chunk(micro_batches):
+            loss = nn.functional.cross_entropy((called or model)(X[part]), Y[part])
+            (loss / micro_batches).backward()
+        if clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+    return monitor
+
+
+def every(model: nn.Module, optimizer: torch.optim.Optimizer, **how: Any) -> NoiseScale:
+    return NoiseScale(model, optimizer, overhead=math.inf, **how)
+
+
+def hooks_of(model: nn.Module) -> int:
+    """All hooks that stand on a model and its parameters."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    own = sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
+    return own + sum(
+        len(getattr(p, kind) or ())
+        for p in model.parameters()
+        for kind in ("_backward_hooks", "_post_accumulate_grad_hooks")
+    )
+
+
+def expected_first(model: nn.Module, parts: list[torch.Tensor] | None = None) -> tuple[float, float]:
+    """|g|^2 and sum |c_i|^2 of the first batch, by the twin; of micro-batches where `parts` are given."""
+    chosen = torch.randperm(60, generator=torch.Generator().manual_seed(1))[:12]
+
+    def loss(model: nn.Module, batch: Any) -> torch.Tensor:
+        return nn.functional.cross_entropy(model(batch[0]), batch[1], reduction="none")
+
+    each = per_example_gradients(model, loss, (X[chosen], Y[chosen]))
+    whole = sum(float((g.sum(dim=0) ** 2).sum()) for g in each.values())
+    if parts is None:
+        return whole, sum(float((g**2).sum()) for g in each.values())
+    return whole, sum(float((g[part].sum(dim=0) ** 2).sum()) for g in each.values() for part in parts)
+
+
+@pytest.mark.parametrize("clip", [None, 0.01])
+def test_the_parts_are_the_examples_where_all_layers_have_a_rule(clip: float | None) -> None:
+    monitor = train(network(), watched=every, clip=clip)
+    assert monitor is not None
+    batch, parts = expected_first(network())
+    first = monitor.samples[0]
+    assert first.batch_squared == pytest.approx(batch, rel=1e-9)  # before it was clipped
+    assert first.parts_squared == pytest.approx(parts, rel=1e-9)
+    assert first.shares_squared == pytest.approx(1 / 12)
+    assert [sample.step for sample in monitor.samples] == list(range(12))
+    assert {(sample.batch_size, sample.learning_rate) for sample in monitor.samples} == {(12, 0.1)}
+    assert not monitor.uncovered
+    assert monitor.estimate().samples == 12
+    assert monitor.estimate(last=5).steps == (7, 11)
+
+
+@pytest.mark.parametrize("micro_batches", [2, 3])
+def test_with_accumulation_the_parts_are_examples_of_all_passes(micro_batches: int) -> None:
+    monitor = train(network(), micro_batches=micro_batches, watched=every)
+    assert monitor is not None
+    batch, parts = expected_first(network())
+    assert monitor.samples[0].batch_size == 12
+    assert monitor.samples[0].batch_squared == pytest.approx(batch, rel=1e-9)
+    assert monitor.samples[0].parts_squared == pytest.approx(parts, rel=1e-9)
+
+
+@pytest.mark.parametrize("make", [recurrent, lambda: network(nn.BatchNorm1d(8))], ids=["no rule", "mixed examples"])
+def test_with_accumulation_any_layer_can_be_watched(make: Callable[[], nn.Module]) -> None:
+    monitor = train(make(), micro_batches=3, watched=every)
+    assert monitor is not None
+    assert not monitor.uncovered
+    assert monitor.samples[0].shares_squared == pytest.approx(1 / 3)
+    if isinstance(make(), Recurrent):
+        batch, parts = expected_first(make(), list(torch.arange(12).chunk(3)))
+        assert monitor.samples[0].batch_squared == pytest.approx(batch, rel=1e-9)
+        assert monitor.samples[0].parts_squared == pytest.approx(parts, rel=1e-9)
+
+
+def test_without_accumulation_what_has_no_rule_is_named_and_left_out_of_both_terms() -> None:
+    monitor = train(recurrent(), watched=every)
+    assert monitor is not None
+    assert {name.partition(".")[0] for name in monitor.uncovered} == {"gru"}
+    head = recurrent()
+    for parameter in head.gru.parameters():
+        parameter.requires_grad_(False)
+    batch, parts = expected_first(head)
+    assert monitor.samples[0].batch_squared == pytest.approx(batch, rel=1e-9)
+    assert monitor.samples[0].parts_squared == pytest.approx(parts, rel=1e-9)
+
+
+@pytest.mark.parametrize("micro_batches", [1, 3])
+@pytest.mark.parametrize("make", [network, recurrent])
+def test_training_is_the_same_to_the_bit_and_no_hook_is_left(make: Callable[[], nn.Module], micro_batches: int) -> None:
+    plain, watched = make(), make()
+    train(plain, micro_batches=micro_batches)
+    monitor = train(watched, micro_batches=micro_batches, watched=every)
+    assert monitor is not None
+    assert all(torch.equal(p, q) for p, q in zip(plain.parameters(), watched.parameters(), strict=True))
+    monitor.close()
+    monitor.close()
+    assert hooks_of(watched) == hooks_of(plain) == 0
+
+
+def test_a_share_of_the_steps_is_sampled() -> None:
+    monitor = train(network(), steps=300, watched=lambda m, o: NoiseScale(m, o, overhead=0.1))
+    assert monitor is not None
+    assert 0 < len(monitor.samples) < 100
+    assert monitor.step == 300
+    assert monitor.share < 0.3
+
+
+def test_evaluation_between_steps_is_not_watched() -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with every(model, optimizer) as monitor:
+        for _ in range(5):
+            model.eval()
+            model(X)
+            model.train()
+            with torch.no_grad():
+                model(X[:7])
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(X[:9]), Y[:9]).backward()
+            optimizer.step()
+    assert [sample.batch_size for sample in monitor.samples] == [9] * 5
+
+
+def test_batch_normalisation_without_accumulation_is_warned_of_and_training_goes_on() -> None:
+    model = network(nn.BatchNorm1d(8))
+    with pytest.warns(UserWarning, match="not watched any more.*BatchNorm|not watched any more.*normalises"):
+        monitor = train(model, watched=every)
+    assert monitor is not None
+    assert not monitor.samples
+    assert hooks_of(model) == 0
+
+
+def test_two_forward_passes_for_one_backward_are_warned_of() -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    monitor = every(model, optimizer)
+    with pytest.warns(UserWarning, match="called more than once for one backward"):
+        (model(X[:5]).sum() + model(X[5:10]).sum()).backward()
+    optimizer.step()
+    assert not monitor.samples
+    assert hooks_of(model) == 0
+
+
+def test_two_backward_passes_through_one_forward_pass_are_warned_of() -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    monitor = every(model, optimizer)
+    loss = nn.functional.cross_entropy(model(X[:5]), Y[:5])
+    loss.backward(retain_graph=True)
+    loss.backward()
+    with pytest.warns(UserWarning, match="not watched any more.*more than once"):
+        optimizer.step()
+    assert not monitor.samples
+    assert hooks_of(model) == 0
+
+
+def test_a_checkpoint_goes_on_with_the_same_samples() -> None:
+    monitor = train(network(), watched=every)
+    assert monitor is not None
+    file = io.BytesIO()
+    torch.save(monitor.state_dict(), file)
+    file.seek(0)
+    model = network()
+    other = every(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert (other.samples, other.step) == (monitor.samples, monitor.step)
+    assert other.estimate() == monitor.estimate()
+
+
+def test_a_compiled_model_is_watched_and_not_compiled_anew() -> None:
+    compiled_times = 0
+
+    def backend(module: Any, inputs: Any) -> Any:
+        nonlocal compiled_times
+        compiled_times += 1
+        return module
+
+    plain, model = network(), network()
+    train(plain, steps=6)
+    torch._dynamo.reset()
+    monitor = train(model, steps=6, watched=every_other, called=torch.compile(model, backend=backend))
+    assert monitor is not None
+    assert compiled_times == 1
+    assert 0 < len(monitor.samples) < 6
+    assert not monitor.uncovered
+    for p, q in zip(plain.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-12)
+
+
+def every_other(model: nn.Module, optimizer: torch.optim.Optimizer) -> NoiseScale:
+    monitor = NoiseScale(model, optimizer, overhead=math.inf)
+    turns = iter([False, True] * 100)
+    monitor._rhythm.due = lambda: next(turns)  # type: ignore[method-assign]
+    return monitor
+
+
+@pytest.mark.parametrize("overflows", [False, True])
+def test_with_a_gradient_scaler_terms_are_those_without_it(overflows: bool) -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    monitor = every(model, optimizer, scaler=scaler)
+    order = torch.Generator().manual_seed(1)
+    for step in range(12):
+        chosen = torch.randperm(60, generator=order)[:12]
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(X[chosen]), Y[chosen])
+        scaler.scale(loss * math.inf if overflows and step == 3 else loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    plain = train(network(), watched=every)
+    assert plain is not None
+    assert len(monitor.samples) == 12 - overflows
+    for ours, theirs in list(zip(monitor.samples, plain.samples, strict=False))[:3]:
+        assert ours.batch_squared == pytest.approx(theirs.batch_squared, rel=1e-9)
+        assert ours.parts_squared == pytest.approx(theirs.parts_squared, rel=1e-9)
+
+
+def test_too_few_samples_and_a_share_that_is_none_are_refused() -> None:
+    monitor = train(network(), steps=3, watched=every)
+    assert monitor is not None
+    with pytest.raises(InputError, match="So far 3 of 3 steps were sampled"):
+        monitor.estimate()
+    with pytest.raises(InputError, match="positive share"):
+        NoiseScale(network(), torch.optim.SGD(network().parameters(), lr=0.1), overhead=0)
