@@ -165,6 +165,9 @@ class GradientSample:
     The batch of `batch_size` examples has parts (its examples, or micro-batches) with shares p_i of its loss. Its
     gradient g is the sum of their contributions c_i: `batch_squared` is |g|^2, `parts_squared` the sum of |c_i|^2,
     `shares_squared` the sum of p_i^2 (1 / B for B examples that count alike).
+
+    `metric`: What |v|^2 stands for. "plain": the sum of squares. "preconditioned": v^T P v, P being what the optimizer
+    multiplies the gradient by. "curvature": v^T H v, H being the Hessian of the loss.
     """
 
     step: int
@@ -173,6 +176,7 @@ class GradientSample:
     batch_squared: float
     parts_squared: float
     shares_squared: float
+    metric: str = "plain"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch import nn
 
 from rightbatch.errors import InputError
 from rightbatch.gradients.exact import per_example_gradients
+from rightbatch.gradients.metrics import metric_of
 from rightbatch.gradients.monitor import NoiseScale
 
 GENERATOR = torch.Generator().manual_seed(2)
@@ -34,6 +35,32 @@ class Recurrent(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.gru(x.reshape(len(x), 3, 2))[0][:, -1])
+
+
+class Gated(nn.Module):
+    """One parameter, no rule, and half of its input handed over behind its back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.gate = nn.Parameter(torch.ones(8)), torch.ones(())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.scale * self.gate
+
+
+class Unrepeatable(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.gated, self.head = nn.Linear(6, 8), Gated(), nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.gated.gate = x[:, :1].tanh()
+        return self.head(self.gated(self.first(x)))
+
+
+def unrepeatable() -> nn.Module:
+    torch.manual_seed(0)
+    return Unrepeatable().double()
 
 
 def recurrent() -> nn.Module:
@@ -121,28 +148,38 @@ def test_with_accumulation_the_parts_are_examples_of_all_passes(micro_batches: i
     assert monitor.samples[0].parts_squared == pytest.approx(parts, rel=1e-9)
 
 
-@pytest.mark.parametrize("make", [recurrent, lambda: network(nn.BatchNorm1d(8))], ids=["no rule", "mixed examples"])
+@pytest.mark.parametrize(
+    "make", [unrepeatable, lambda: network(nn.BatchNorm1d(8))], ids=["not repeatable", "mixed examples"]
+)
 def test_with_accumulation_any_layer_can_be_watched(make: Callable[[], nn.Module]) -> None:
     monitor = train(make(), micro_batches=3, watched=every)
     assert monitor is not None
     assert not monitor.uncovered
     assert monitor.samples[0].shares_squared == pytest.approx(1 / 3)
-    if isinstance(make(), Recurrent):
+    if isinstance(make(), Unrepeatable):
         batch, parts = expected_first(make(), list(torch.arange(12).chunk(3)))
         assert monitor.samples[0].batch_squared == pytest.approx(batch, rel=1e-9)
         assert monitor.samples[0].parts_squared == pytest.approx(parts, rel=1e-9)
 
 
-def test_without_accumulation_what_has_no_rule_is_named_and_left_out_of_both_terms() -> None:
-    monitor = train(recurrent(), watched=every)
+def test_without_accumulation_what_is_not_covered_is_named_and_left_out_of_both_terms() -> None:
+    monitor = train(unrepeatable(), watched=every)
     assert monitor is not None
-    assert {name.partition(".")[0] for name in monitor.uncovered} == {"gru"}
-    head = recurrent()
-    for parameter in head.gru.parameters():
-        parameter.requires_grad_(False)
-    batch, parts = expected_first(head)
+    assert monitor.uncovered == {"gated.scale": "Gated has no rule, nor can it be run again (RuntimeError)"}
+    without = unrepeatable()
+    without.gated.scale.requires_grad_(False)
+    batch, parts = expected_first(without)
     assert monitor.samples[0].batch_squared == pytest.approx(batch, rel=1e-9)
     assert monitor.samples[0].parts_squared == pytest.approx(parts, rel=1e-9)
+
+
+def test_modules_without_a_rule_are_run_again() -> None:
+    batch, _ = expected_first(recurrent())
+    monitor = train(recurrent(), watched=every)
+    assert monitor is not None
+    assert not monitor.uncovered
+    assert monitor.samples[0].batch_squared == pytest.approx(batch, rel=1e-9)
+    assert monitor.samples[0].shares_squared == pytest.approx(1 / 12)
 
 
 @pytest.mark.parametrize("micro_batches", [1, 3])
@@ -284,3 +321,83 @@ def test_too_few_samples_and_a_share_that_is_none_are_refused() -> None:
         monitor.estimate()
     with pytest.raises(InputError, match="positive share"):
         NoiseScale(network(), torch.optim.SGD(network().parameters(), lr=0.1), overhead=0)
+
+
+# --------------------------------------------------------------------------------------- what is asked for on request
+
+
+def test_each_layer_has_its_own_noise_scale_and_their_terms_add_up() -> None:
+    monitor = train(recurrent(), watched=lambda model, optimizer: every(model, optimizer, per_layer=True))
+    assert monitor is not None
+    layers = monitor.layers()
+    assert set(layers) == {"gru", "head"}
+    whole = monitor.estimate()
+    for term in ("gradient_squared", "noise_trace"):
+        found = sum(getattr(layer, term).estimate for layer in layers.values())
+        assert found == pytest.approx(getattr(whole, term).estimate, rel=1e-9)
+    with pytest.raises(InputError, match="per_layer=True"):
+        every(model := network(), torch.optim.SGD(model.parameters(), lr=0.1)).layers()
+
+
+def test_examples_count_by_their_weights() -> None:
+    model, weights = network(), torch.arange(1.0, 13.0, dtype=torch.float64)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    monitor = every(model, optimizer)
+    losses = nn.functional.cross_entropy(model(X[:12]), Y[:12], reduction="none")
+    ((losses * weights).sum() / weights.sum()).backward()
+    monitor.weigh(weights)
+    optimizer.step()
+    (sample,) = monitor.samples
+    assert sample.shares_squared == pytest.approx(float((weights**2).sum() / weights.sum() ** 2))
+
+    def loss(model: nn.Module, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        found = nn.functional.cross_entropy(model(batch[0]), batch[1], reduction="none")
+        return (found * batch[2]).sum(), batch[2].sum()
+
+    each = per_example_gradients(network(), loss, (X[:12], Y[:12], weights))
+    assert sample.parts_squared == pytest.approx(sum(float((g**2).sum()) for g in each.values()), rel=1e-9)
+
+
+def test_what_a_board_is_told() -> None:
+    class Board(dict[str, float]):
+        def add_scalar(self, tag: str, value: float, step: int) -> None:
+            assert step == 12
+            self[tag] = value
+
+    monitor, board = train(network(), watched=every), Board()
+    assert monitor is not None
+    monitor.write(board)
+    found = monitor.estimate()
+    assert board["noise_scale/plain/estimate"] == found.scale.estimate
+    assert board["noise_scale/plain/gradient_squared"] == found.gradient_squared.estimate
+    train(network(), steps=3, watched=every).write(fewer := Board())  # type: ignore[union-attr]
+    assert not fewer
+
+
+def test_the_metric_of_adam_beside_the_plain_one() -> None:
+    model = network()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    monitor = every(model, optimizer)
+    expected = []
+    for _ in range(6):
+        twin = network()
+        twin.load_state_dict(model.state_dict())
+        each = per_example_gradients(twin, lambda m, b: nn.functional.cross_entropy(m(b[0]), b[1]), (X[:9], Y[:9]))
+        if (metric := metric_of(optimizer)) is not None:
+            weights = {name: metric[p] for name, p in model.named_parameters()}
+            expected.append(
+                (
+                    sum(float((weights[name] * g.sum(0) ** 2).sum()) for name, g in each.items()),
+                    sum(float((weights[name] * g**2).sum()) for name, g in each.items()),
+                )
+            )
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(X[:9]), Y[:9]).backward()
+        optimizer.step()
+    found = [(s.batch_squared, s.parts_squared) for s in monitor._series["preconditioned"]]
+    assert found == [pytest.approx(pair, rel=1e-9) for pair in expected]
+    assert len(found) == 5  # there is no metric before the first step
+    assert monitor.estimate(preconditioned=True).scale != monitor.estimate().scale
+    sgd = every(network(), torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(InputError, match=r"metric of SGD is not known.*Adam"):
+        sgd.estimate(preconditioned=True)

@@ -165,3 +165,28 @@ def test_a_gradient_that_is_not_finite_is_told_from_noise() -> None:
     samples = list(gradient_samples(workload(loss=lambda m, b: per_example(m, b) * math.inf), Trial(8, 0.1, 1), 4))
     with pytest.raises(InputError, match="not finite"):
         noise_scale(samples)
+
+
+def test_the_noise_by_curvature_of_the_noisy_quadratic_is_as_constructed() -> None:
+    from rightbatch.bundled.quadratic import hessian, quadratic
+
+    trial = Trial(32, 1e-9, 0)
+    samples = list(gradient_samples(quadratic(noise=2.0), trial, 300, curvature_steps=150))
+    found = noise_scale([sample for sample in samples if sample.metric == "curvature"])
+    h = hessian()
+    assert found.samples == 150
+    assert float((h**3).sum()) in found.gradient_squared
+    assert 2.0 * float((h**2).sum()) in found.noise_trace
+    assert 2.0 * float((h**2).sum()) / float((h**3).sum()) in found.scale
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.SGD])
+def test_looking_at_the_curvature_changes_nothing_else(optimizer: Any) -> None:
+    work = workload(optimizer=lambda parameters, trial: optimizer(parameters, lr=trial.learning_rate))
+    plain = list(gradient_samples(work, Trial(8, 0.01, 1), 6))
+    curved = list(gradient_samples(work, Trial(8, 0.01, 1), 6, curvature_steps=3))
+    assert [sample for sample in curved if sample.metric != "curvature"] == plain
+    assert [sample.step for sample in curved if sample.metric == "curvature"] == [0, 2, 4]
+    metrics = {"plain"} if optimizer is torch.optim.SGD else {"plain", "preconditioned"}
+    assert {sample.metric for sample in plain} == metrics
+    assert [sample.step for sample in plain if sample.metric == "plain"] == list(range(6))

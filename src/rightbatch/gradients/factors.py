@@ -27,6 +27,8 @@ TOLERANCES = {torch.float64: 1e-7, torch.float32: 1e-2}
 
 TOLERANCE_HALF = 5e-2
 
+_NOTHING = torch.zeros(())
+
 
 @dataclass(frozen=True)
 class Vectors:
@@ -104,16 +106,24 @@ def measure(parts: Sequence[Factors], gradient: Tensor) -> Found:
     """
     tolerance = max(TOLERANCES.get(part.dtype, TOLERANCE_HALF) for part in _tensors(parts, gradient))
     gradient = wide(gradient.detach())
-    gradient = gradient.reshape(-1) if isinstance(parts[0], Vectors) else gradient
+    gradient = gradient.reshape(-1) if isinstance(parts[0], Vectors) else gradient.reshape(len(gradient), -1)
     u = _direction(len(gradient), 0, gradient.dtype, gradient.device)
-    if isinstance(parts[0], Vectors):
-        along = gradient
-        squared, factors, scale = _vectors([part for part in parts if isinstance(part, Vectors)], u)
-    else:
-        v = _direction(gradient[0].numel(), 1, gradient.dtype, gradient.device)
-        along = gradient.reshape(len(gradient), -1) @ v
-        squared, factors, scale = _matrices(parts, u, v)
+    v = _direction(gradient[0].numel(), 1, gradient.dtype, gradient.device)
+    along = gradient if gradient.ndim == 1 else gradient @ v
+    squared, factors, scale = _measured(parts, (u, v))
     return Found(squared, (along.dot(u), factors, along.dot(along), scale), tolerance)
+
+
+def squared_norms(parts: Sequence[Factors], metric: Tensor | None = None) -> Tensor:
+    """What `measure` has, unchecked: shape [1, examples].
+
+    With a `metric`, a tensor P of the parameter's shape, [2, examples]: sum_k P_k c_k^2 in the second row.
+    """
+    if metric is not None:
+        metric = wide(metric.detach())
+        metric = metric.reshape(-1) if isinstance(parts[0], Vectors) else metric.reshape(len(metric), -1)
+    squared, _, _ = _measured(parts, None, metric)
+    return squared if metric is not None else squared.unsqueeze(0)
 
 
 def wide(tensor: Tensor) -> Tensor:
@@ -125,85 +135,109 @@ def wide(tensor: Tensor) -> Tensor:
 # Each returns the squared norms, [examples], the gradient of all examples along u (and v), and its squared scale.
 
 _Measured = tuple[Tensor, Tensor, Tensor]
+_Directions = tuple[Tensor, Tensor] | None
 
 
-def _vectors(parts: Sequence[Vectors], u: Tensor) -> _Measured:
-    values = [wide(part.values) for part in parts]
-    summed = functools.reduce(torch.add, [value if value.ndim == 2 else value.sum(2) for value in values])
-    squared = torch.linalg.vector_norm(summed, dim=1).square()
-    if len(values) == 1 and values[0].ndim == 2:
-        return squared, (summed @ u).sum(), squared.sum()
-    scales = [torch.linalg.vector_norm(value).square() for value in values]
-    return squared, (summed @ u).sum(), functools.reduce(torch.add, scales)
-
-
-def _matrices(parts: Sequence[Factors], u: Tensor, v: Tensor) -> _Measured:
+def _measured(parts: Sequence[Factors], directions: _Directions, metric: Tensor | None = None) -> _Measured:
+    if isinstance(parts[0], Vectors):
+        return _vectors([part for part in parts if isinstance(part, Vectors)], directions, metric)
     outers = [part for part in parts if isinstance(part, Outer)]
     rows = [part for part in parts if isinstance(part, Rows)]
-    found = ([_outers(outers, u, v)] if outers else []) + ([_rows(rows, u, v)] if rows else [])
+    found = [_outers(outers, directions, metric)] if outers else []
+    found += [_rows(rows, directions, metric)] if rows else []
     if len(found) == 1:
         return found[0]
     squared, along, scale = (functools.reduce(torch.add, same) for same in zip(*found, strict=True))
-    return (squared + 2 * _cross(outers, rows)).clamp_min(0), along, scale
+    return (squared + 2 * _cross(outers, rows, metric)).clamp_min(0), along, scale
 
 
-def _outers(parts: Sequence[Outer], u: Tensor, v: Tensor) -> _Measured:
+def _vectors(parts: Sequence[Vectors], directions: _Directions, metric: Tensor | None) -> _Measured:
+    values = [wide(part.values) for part in parts]
+    summed = functools.reduce(torch.add, [value if value.ndim == 2 else value.sum(2) for value in values])
+    squared = _squares(summed, metric)
+    if directions is None:
+        return squared, _NOTHING, _NOTHING
+    along = (summed @ directions[0]).sum()
+    if len(values) == 1 and values[0].ndim == 2:
+        return squared, along, squared.sum()
+    return squared, along, functools.reduce(torch.add, [torch.linalg.vector_norm(value).square() for value in values])
+
+
+def _outers(parts: Sequence[Outer], directions: _Directions, metric: Tensor | None) -> _Measured:
     if len(parts) == 1 and parts[0].left.ndim == 2:
-        left, right = wide(parts[0].left), wide(parts[0].right)
-        terms = (left @ u) * (right @ v)
-        squared = (torch.linalg.vector_norm(left, dim=1) * torch.linalg.vector_norm(right, dim=1)).square()
-        return squared, terms.sum(), terms.dot(terms)
-    examples, groups, n = len(parts[0].left), _groups(parts[0]), len(v)
-    m, positions = len(u) // groups, sum(part.left[0].numel() * groups // len(u) for part in parts)
+        return _outers_of_one_position(wide(parts[0].left), wide(parts[0].right), directions, metric)
+    groups, examples = _groups(parts[0]), len(parts[0].left)
+    m, n = parts[0].left.shape[1 if parts[0].left.ndim == 2 else 2], _features(parts[0])
+    positions = sum(part.left[0].numel() // (m * groups) for part in parts)
     # Multiplications for an example: positions^2 (m + n) by inner products of positions, positions m n by the sum.
-    by_inner_products = positions * (m + n) < m * n
+    by_inner_products = metric is None and positions * (m + n) < m * n
     numbers = groups * (positions * (m + n) + (2 * positions**2 if by_inner_products else m * n))
     squares: list[Tensor] = []
     along: list[Tensor] = []
-    for chosen in _slices(examples, numbers, u.device):
+    for chosen in _slices(examples, numbers, parts[0].left.device):
         left, right = _left_and_right(parts, n, chosen)
         if by_inner_products:
             inner = torch.bmm(left.mT, left).mul_(torch.bmm(right.mT, right))
-            squares.append(inner.flatten(1).sum(1).clamp_min(0))
-            directions = u.reshape(groups, 1, m).repeat(len(left) // groups, 1, 1)
-            along.append((torch.bmm(directions, left) * (v @ right).unsqueeze(1)).flatten())
+            squares.append(inner.flatten(1).sum(1).reshape(-1, groups).sum(1).clamp_min(0))
+            if directions is not None:
+                u, v = directions[0].reshape(groups, 1, m).repeat(len(left) // groups, 1, 1), directions[1]
+                along.append((torch.bmm(u, left) * (v @ right).unsqueeze(1)).flatten())
         else:
             summed = torch.bmm(left, right.mT)
-            squares.append(torch.linalg.vector_norm(summed.flatten(1), dim=1).square())
-            along.append((summed @ v).reshape(-1, groups * m) @ u)
+            squares.append(_squares(summed.reshape(-1, groups * m, n), metric))
+            if directions is not None:
+                along.append((summed @ directions[1]).reshape(-1, groups * m) @ directions[0])
+    squared = torch.cat(squares, dim=-1)
+    if directions is None:
+        return squared, _NOTHING, _NOTHING
     terms = torch.cat(along)
-    return torch.cat(squares).reshape(examples, groups).sum(1), terms.sum(), terms.dot(terms)
+    return squared, terms.sum(), terms.dot(terms)
 
 
-def _rows(parts: Sequence[Rows], u: Tensor, v: Tensor) -> _Measured:
+def _outers_of_one_position(left: Tensor, right: Tensor, directions: _Directions, metric: Tensor | None) -> _Measured:
+    squared = (torch.linalg.vector_norm(left, dim=1) * torch.linalg.vector_norm(right, dim=1)).square()
+    if metric is not None:
+        squared = torch.stack([squared, ((left.square() @ metric) * right.square()).sum(1)])
+    if directions is None:
+        return squared, _NOTHING, _NOTHING
+    terms = (left @ directions[0]) * (right @ directions[1])
+    return squared, terms.sum(), terms.dot(terms)
+
+
+def _rows(parts: Sequence[Rows], directions: _Directions, metric: Tensor | None) -> _Measured:
     index, right = _index_and_right(parts, slice(None))
-    terms = (u[index] * (right @ v)).flatten()
-    along, scale = terms.sum(), terms.dot(terms)
+    along = scale = _NOTHING
+    if directions is not None:
+        terms = (directions[0][index] * (right @ directions[1])).flatten()
+        along, scale = terms.sum(), terms.dot(terms)
     examples, positions = index.shape
     if positions == 1:
-        return _squares(right), along, scale
+        return _squares(right, None if metric is None else metric[index]), along, scale
     # Positions of an example with the same index share a slot; there are never more slots than positions.
     ordered, order = index.sort(dim=1)
     slots = torch.zeros_like(index)
     slots[:, 1:] = (ordered[:, 1:] != ordered[:, :-1]).cumsum(1)
+    rows_of_slots = torch.zeros_like(index).scatter_(1, slots, ordered)
     slots = torch.empty_like(index).scatter_(1, order, slots)
     slots += positions * torch.arange(examples, device=index.device).unsqueeze(1)
     summed = right.new_zeros(examples * positions, right.shape[2])
     summed.index_add_(0, slots.flatten(), right.flatten(0, 1))
-    return _squares(summed.reshape(examples, -1)), along, scale
+    return _squares(summed.reshape(right.shape), None if metric is None else metric[rows_of_slots]), along, scale
 
 
-def _cross(outers: Sequence[Outer], rows: Sequence[Rows]) -> Tensor:
-    """Inner products of what the two kinds add, [examples]: a one-hot factor picks a row of the other left factor."""
-    index, _ = _index_and_right(rows, slice(None))
+def _cross(outers: Sequence[Outer], rows: Sequence[Rows], metric: Tensor | None) -> Tensor:
+    """Inner products of what the two kinds add, as squares: a one-hot factor picks a row of the other left factor."""
     n, found = rows[0].right.shape[2], []
-    numbers = sum(outer.left[0].numel() for outer in outers) * (rows[0].rows + 2 * index.shape[1]) // rows[0].rows
-    for chosen in _slices(len(index), numbers, index.device):
+    numbers = sum(outer.left[0].numel() for outer in outers) * (rows[0].rows + 2 * rows[0].index.shape[1])
+    for chosen in _slices(len(rows[0].index), numbers // rows[0].rows, rows[0].index.device):
         left, right = _left_and_right(outers, n, chosen)
         index, values = _index_and_right(rows, chosen)
         picked = left.gather(1, index.unsqueeze(2).expand(-1, -1, left.shape[2]))
-        found.append((picked * (values @ right)).flatten(1).sum(1))
-    return torch.cat(found)
+        plain = (picked * (values @ right)).flatten(1).sum(1)
+        if metric is not None:
+            plain = torch.stack([plain, (picked * ((values * metric[index]) @ right)).flatten(1).sum(1)])
+        found.append(plain)
+    return torch.cat(found, dim=-1)
 
 
 # ------------------------------------------------------------------------------------------------------------- helpers
@@ -225,14 +259,23 @@ def _groups(part: Outer) -> int:
     return 1 if part.left.ndim == 2 else part.left.shape[1]
 
 
+def _features(part: Outer) -> int:
+    """n: how many features the right factor has, for each group."""
+    positions = 1 if part.left.ndim == 2 else part.left.shape[3]
+    return part.right[0].numel() // (_groups(part) * positions)
+
+
 def _index_and_right(parts: Sequence[Rows], chosen: slice) -> tuple[Tensor, Tensor]:
     index, right = [part.index[chosen] for part in parts], [wide(part.right[chosen]) for part in parts]
     return torch.cat(index, 1), torch.cat(right, 1)
 
 
-def _squares(values: Tensor) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1)
-    return norms.square()
+def _squares(values: Tensor, metric: Tensor | None = None) -> Tensor:
+    """Squared norms for each example, [examples], or [2, examples] with those in a metric."""
+    norms: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1).square()
+    if metric is None:
+        return norms
+    return torch.stack([norms, (values.square() * metric).flatten(1).sum(1)])
 
 
 def _slices(examples: int, numbers: int, device: torch.device) -> Iterator[slice]:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import fields
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rightbatch.errors import InputError
 from rightbatch.fit.noise import FEWEST_SAMPLES, NoiseEstimate, noise_scale
-from rightbatch.gradients.passes import Passes
-from rightbatch.gradients.per_example import PerExampleNorms
+from rightbatch.gradients.metrics import PRECONDITIONERS, metric_of, preconditions
+from rightbatch.gradients.replicas import Replicas
 from rightbatch.gradients.rhythm import Rhythm
+from rightbatch.gradients.sampling import Sampled, Sampling
+from rightbatch.gradients.totals import Slopes
 from rightbatch.losses import examples_in
 from rightbatch.records import GradientSample
+
+FIELDS = [field.name for field in fields(GradientSample)]
+PLAIN, PRECONDITIONED, LAYER = "plain", "preconditioned", "layer "
 
 
 class NoiseScale:
@@ -29,24 +33,30 @@ class NoiseScale:
         ...                                      # train as ever
         print(monitor.estimate().scale)
 
-    A step is sampled every now and then, so often that `overhead` is held. The parts of its batch are the examples,
-    where every trained parameter belongs to a layer with a rule (`gradients.layers`); else, in a loop that accumulates
-    several backward passes for one step, the micro-batches; else the examples still, over the parameters that have a
-    rule: `uncovered` then names the others, and both terms leave them out. Gradients are seen when backward has made
-    them: before clipping, and before replicas are averaged. Training goes on as without the monitor, to the bit where
-    nothing is compiled.
+    A step is sampled every now and then, so often that `overhead` is held. The parts of its batch are the examples: by
+    the rules of `gradients.layers`, or, for other modules with parameters, by running the module again for some of
+    them (`gradients.rerun`). Where examples have no gradients of their own (batch normalisation), they are the
+    micro-batches of a loop that accumulates several backward passes for one step. A parameter that neither covers is
+    named in `uncovered`, and left out of both terms. Gradients are seen when backward has made them: before clipping.
+    Training goes on as without the monitor, to the bit where nothing is compiled.
+
+    With `DistributedDataParallel` over several processes the parts are the replicas, at every step, seen by a
+    communication hook: two squared norms and one number more to communicate. All processes have the same samples.
 
     Parameters
     ----------
     model: The module that is called once for each backward pass, with the examples of the batch along the first
         dimension of its inputs.
-    optimizer: Its steps count, and its learning rate is kept with every sample.
+    optimizer: Its steps count, and its learning rate is kept with every sample. Of Adam and the like
+        (`gradients.metrics`) the noise scale in their own metric is had beside the plain one.
     overhead: Share of training time that sampling may add, measured as it goes; `math.inf`: every step is sampled.
     scaler: The `torch.amp.GradScaler` of the loop, if there is one.
+    per_layer: Whether `layers` is asked for.
 
     Raises
     ------
-    InputError: For a share that is not positive. A loop that cannot be watched is not disturbed: it is warned of.
+    InputError: For a share that is not positive, or a communication hook beside another one. A loop that cannot be
+        watched is not disturbed: it is warned of.
     """
 
     def __init__(
@@ -56,15 +66,17 @@ class NoiseScale:
         *,
         overhead: float = 0.02,
         scaler: torch.amp.GradScaler | None = None,
+        per_layer: bool = False,
     ) -> None:
         if not overhead > 0:
             raise InputError(f"The overhead is a positive share of the training time, as 0.02, got {overhead}.")
-        self.samples: list[GradientSample] = []
         self.step = 0
         self.uncovered: Mapping[str, str] = {}
-        self._model, self._optimizer, self._scaler = model, optimizer, scaler
-        self._rhythm = Rhythm(overhead)
-        self._sampling: _Sampling | None = None
+        self._series: dict[str, list[GradientSample]] = {PLAIN: []}
+        self._model, self._optimizer, self._scaler, self._per_layer = model, optimizer, scaler, per_layer
+        self._rhythm, self._slopes = Rhythm(overhead), Slopes()
+        self._replicas = Replicas.of(model)
+        self._sampling: Sampling | None = None
         self._began: float | None = None
         self._sampled = False
         self._handles = [
@@ -74,23 +86,75 @@ class NoiseScale:
         ]
 
     @property
+    def samples(self) -> list[GradientSample]:
+        """The samples so far, in the plain metric: for `rightbatch.fit.noise`, or `Study.add_gradient_samples`."""
+        return self._series[PLAIN]
+
+    @property
     def share(self) -> float:
         """What sampling has added to the time of the steps so far, as a share of it."""
         return self._rhythm.share
 
-    def estimate(self, *, last: int | None = None, level: float = 0.95) -> NoiseEstimate:
-        """The noise scale over all samples, or the `last` ones. Raises `InputError` while there are fewer than 4."""
-        samples = self.samples if last is None else self.samples[-last:]
-        if len(samples) < FEWEST_SAMPLES:
+    def estimate(self, *, last: int | None = None, level: float = 0.95, preconditioned: bool = False) -> NoiseEstimate:
+        """The noise scale over all samples, or the `last` ones.
+
+        `preconditioned`: in the metric of the optimizer, tr(P Sigma) / G^T P G, where it has one that is known.
+
+        Raises `InputError` while there are fewer than 4 samples, or for an optimizer without such a metric.
+        """
+        if preconditioned and not preconditions(self._optimizer):
+            known = ", ".join(sorted(kind.__name__ for kind in PRECONDITIONERS))
             raise InputError(
-                f"So far {len(samples)} of {self.step} steps were sampled, and an estimate needs {FEWEST_SAMPLES}. "
-                f"Train on, or let sampling take a larger share than overhead={self._rhythm.overhead:g}."
+                f"The metric of {type(self._optimizer).__name__} is not known: preconditioned=True is for {known}. "
+                f"For plain SGD both noise scales are the same."
             )
-        return noise_scale(samples, level=level)
+        return self._estimate(PRECONDITIONED if preconditioned else PLAIN, last, level)
+
+    def layers(self, *, last: int | None = None, level: float = 0.95) -> dict[str, NoiseEstimate]:
+        """The noise scale of every module with parameters of its own, by its name in the model.
+
+        Raises `InputError` without `per_layer=True`, and while there are fewer than 4 samples.
+        """
+        if not self._per_layer:
+            raise InputError("Layers were not watched. Make the monitor with NoiseScale(..., per_layer=True).")
+        self._estimate(PLAIN, last, level)
+        names = [name for name in self._series if name.startswith(LAYER)]
+        return {name.removeprefix(LAYER): self._estimate(name, last, level) for name in names}
+
+    def weigh(self, weights: Tensor) -> None:
+        """Say how much each example of this batch counts in its mean loss, as the number of its tokens.
+
+        To be called once between the forward pass and the step, where examples do not count alike. Shape [examples].
+        """
+        if self._sampling is not None:
+            self._sampling.weigh(weights)
+
+    def write(self, writer: Any, *, last: int = 100, tag: str = "noise_scale") -> None:
+        """Add the noise scale over the `last` samples, its bounds and its terms to a TensorBoard `SummaryWriter`.
+
+        Any object with its `add_scalar(tag, value, step)` will do. Nothing is added where there are too few samples;
+        bounds that are infinite are left out.
+        """
+        for name, of_series in self._series.items():
+            if len(of_series) < FEWEST_SAMPLES:
+                continue
+            found = self._estimate(name, last, 0.95)
+            values = {
+                "estimate": found.scale.estimate,
+                "low": found.scale.low,
+                "high": found.scale.high,
+                "gradient_squared": found.gradient_squared.estimate,
+                "noise_trace": found.noise_trace.estimate,
+            }
+            for key, value in values.items():
+                if value is not None and math.isfinite(value):
+                    writer.add_scalar(f"{tag}/{name.replace(LAYER, '')}/{key}", value, self.step)
 
     def close(self) -> None:
         """Take all hooks away; the samples stay. Allowed more than once."""
         self._drop()
+        if self._replicas is not None:
+            self._replicas.close()
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -103,13 +167,15 @@ class NoiseScale:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint should hold, so that a resumed training goes on with the same samples."""
-        fields = ("step", "batch_size", "learning_rate", "batch_squared", "parts_squared", "shares_squared")
-        return {"step": self.step, "samples": [[getattr(sample, name) for name in fields] for sample in self.samples]}
+        series = {
+            name: [[getattr(s, field) for field in FIELDS] for s in found] for name, found in self._series.items()
+        }
+        return {"step": self.step, "series": series}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave."""
         self.step = int(state["step"])
-        self.samples = [GradientSample(*values) for values in state["samples"]]
+        self._series = {name: [GradientSample(*row) for row in rows] for name, rows in state["series"].items()}
 
     # -------------------------------------------------------------------------------------------------- the hooks
 
@@ -121,41 +187,50 @@ class NoiseScale:
             self._began = None
         if self._began is None:
             self._began = time.perf_counter()
-            if self._rhythm.due():
-                self._sampling = _Sampling(module, self._scale())
+            if self._replicas is None and self._rhythm.due():
+                self._sampling = Sampling(module, self._scale(), self._slopes, metric_of(self._optimizer))
+        examples = examples_in([*args, *kwargs.values()])
+        if self._replicas is not None:
+            self._replicas.forward(examples)
         if self._sampling is not None:
-            fault = self._sampling.forward(examples_in([*args, *kwargs.values()]))
+            fault = self._sampling.forward(examples)
             if fault:
                 self._give_up(fault)
 
     def _before_step(self, *_: object) -> None:
         sampling, self._sampling = self._sampling, None
-        if sampling is None:
-            return
-        try:
-            found = sampling.result()
-        except InputError as error:  # of a step that backward went through twice
-            self._give_up(str(error))
-            return
-        finally:
-            sampling.close()
+        found: Sampled | str | None = None
+        if self._replicas is not None:
+            found = self._replicas.result(self._scale())
+        elif sampling is not None:
+            try:
+                found = sampling.result()
+            except InputError as error:  # of a step that backward went through twice
+                found = str(error)
+            finally:
+                sampling.close()
         if isinstance(found, str):
             self._give_up(found)
+        elif found is not None:
+            self._keep(found)
+
+    def _keep(self, found: Sampled) -> None:
+        series: dict[str, list[tuple[float, float]]] = {PLAIN: []}
+        for name, of_metrics in found.by_parameter.items():
+            series[PLAIN].append(of_metrics[0])
+            if len(of_metrics) > 1:
+                series.setdefault(PRECONDITIONED, []).append(of_metrics[1])
+            if self._per_layer:
+                series.setdefault(LAYER + name.rpartition(".")[0], []).append(of_metrics[0])
+        sums = {name: (sum(b for b, _ in rows), sum(p for _, p in rows)) for name, rows in series.items()}
+        if not all(math.isfinite(batch + parts) for batch, parts in sums.values()):
             return
-        if found is None or not math.isfinite(found.batch_squared + found.parts_squared):
-            return
-        self.uncovered = found.uncovered
-        self.samples.append(
-            GradientSample(
-                step=self.step,
-                batch_size=found.examples,
-                learning_rate=float(self._optimizer.param_groups[0]["lr"]),
-                batch_squared=found.batch_squared,
-                parts_squared=found.parts_squared,
-                shares_squared=found.shares_squared,
-            )
-        )
-        self._sampled = True
+        self.uncovered, self._sampled = found.uncovered, True
+        rate = float(self._optimizer.param_groups[0]["lr"])
+        for name, (batch, parts) in sums.items():
+            metric = PRECONDITIONED if name == PRECONDITIONED else PLAIN
+            sample = GradientSample(self.step, found.examples, rate, batch, parts, found.shares, metric)
+            self._series.setdefault(name, []).append(sample)
 
     def _after_step(self, *_: object) -> None:
         self.step += 1
@@ -168,6 +243,15 @@ class NoiseScale:
         waits = self._sampling is not None and self._sampling.waits
         return not waits and all(p.grad is None for p in self._model.parameters())
 
+    def _estimate(self, series: str, last: int | None, level: float) -> NoiseEstimate:
+        samples = self._series.get(series, [])
+        if len(samples) < FEWEST_SAMPLES:
+            raise InputError(
+                f"So far {len(samples)} of {self.step} steps were sampled, and an estimate needs {FEWEST_SAMPLES}. "
+                f"Train on, or let sampling take a larger share than overhead={self._rhythm.overhead:g}."
+            )
+        return noise_scale(samples if last is None else samples[-last:], level=level)
+
     def _scale(self) -> float:
         return float(self._scaler.get_scale()) if self._scaler is not None else 1.0
 
@@ -179,84 +263,3 @@ class NoiseScale:
         if self._sampling is not None:
             self._sampling.close()
             self._sampling = None
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What one sampled step gave."""
-
-    examples: int
-    batch_squared: float
-    parts_squared: float
-    shares_squared: float
-    uncovered: Mapping[str, str]
-
-
-class _Sampling:
-    """One step that is sampled: all its backward passes."""
-
-    def __init__(self, model: nn.Module, scale: float) -> None:
-        self._compiled = hasattr(model, "_orig_mod")
-        self._model: nn.Module = model._orig_mod if self._compiled else model  # type: ignore[assignment]
-        self._scale = scale
-        self._passes = Passes(self._model.parameters())
-        self._examples: list[int] = []
-        self._norms: list[PerExampleNorms] = []
-        self._eager = contextlib.ExitStack()
-        self._mixes: str | None = None  # why the examples of this model have no gradients of their own
-
-    @property
-    def waits(self) -> bool:
-        """Whether the last forward pass has not been followed by a backward pass yet."""
-        return self._passes.passes < len(self._examples)
-
-    def forward(self, examples: int | None) -> str | None:
-        """A forward pass begins, of so many examples; what is wrong with it, if anything."""
-        if self.waits:
-            return "the model is called more than once for one backward pass, and examples cannot be told apart"
-        if examples is None:
-            return "no tensor was found among the inputs of the model, so its examples are not known"
-        self._passes.begin()
-        self._leave()
-        self._examples.append(examples)
-        if self._compiled:  # compiled code calls no hooks: this makes it eager without compiling anything again
-            self._eager.enter_context(torch.compiler.set_stance("force_eager"))
-        if self._mixes is None:
-            try:
-                self._norms.append(PerExampleNorms(self._model, examples).__enter__())
-            except InputError as error:
-                self._mixes = str(error)
-        return None
-
-    def result(self) -> _Found | str | None:
-        """What the step gave, once its last backward pass is done; None if nothing, or why it never will."""
-        self._leave()
-        passes = self._passes.passes
-        if self.waits or not passes:
-            return None
-        uncovered = self._norms[-1].uncovered if self._norms else {}
-        trained = [(name, p) for name, p in self._model.named_parameters() if p.requires_grad]
-        if self._mixes is None and (not uncovered or passes == 1):
-            covered = [parameter for name, parameter in trained if name not in uncovered]
-            parts = torch.stack([norms.squared().double().sum() for norms in self._norms]).sum()
-            # The examples of a pass count alike, and so do the passes.
-            shares = sum(1 / (passes**2 * examples) for examples in self._examples)
-        elif passes > 1:
-            covered, uncovered = [parameter for _, parameter in trained], {}
-            parts = self._passes.parts_squared(covered)
-            shares = 1 / passes
-        else:
-            return self._mixes
-        unscaled = self._scale**2
-        batch = float(self._passes.batch_squared(covered)) / unscaled
-        return _Found(sum(self._examples), batch, float(parts) / unscaled, shares, uncovered)
-
-    def close(self) -> None:
-        """Take all hooks of this step away."""
-        self._leave()
-        self._passes.close()
-
-    def _leave(self) -> None:
-        self._eager.close()
-        if self._norms:
-            self._norms[-1].__exit__(None, None, None)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Passes:
@@ -13,18 +13,21 @@ class Passes:
 
     Works for every layer: it looks at `.grad` alone, at the moment when a pass has added to it, before anything clips,
     unscales or averages it. From the second pass on it keeps one copy of the gradient.
+
+    Squared norms have the shape [1]; with a `metric`, P of each parameter, [2]: sum_k P_k g_k^2 is the second one.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter], metric: Mapping[nn.Parameter, Tensor] | None = None) -> None:
         self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        self._metric = metric
         self._handles = [
             p.register_post_accumulate_grad_hook(self._arrived)  # type: ignore[no-untyped-call]
             for p in self._parameters
         ]
-        self._before: dict[nn.Parameter, torch.Tensor] | None = None
-        self._squared: dict[nn.Parameter, torch.Tensor] = {}
-        self._added: dict[nn.Parameter, torch.Tensor] = {}
-        self._parts: list[dict[nn.Parameter, torch.Tensor]] = []
+        self._before: dict[nn.Parameter, Tensor] | None = None
+        self._squared: dict[nn.Parameter, Tensor] = {}
+        self._added: dict[nn.Parameter, Tensor] = {}
+        self._parts: list[dict[nn.Parameter, Tensor]] = []
 
     def begin(self) -> None:
         """A forward pass begins: what was added since the last one is one part."""
@@ -36,25 +39,24 @@ class Passes:
     def _arrived(self, parameter: nn.Parameter) -> None:
         gradient = parameter.grad
         assert gradient is not None, "a hook that is called when a gradient has been accumulated"
-        squared = _squared(gradient)
+        metric = self._metric.get(parameter) if self._metric is not None else None
+        squared = self._squares(gradient, metric)
         before = self._before.get(parameter) if self._before is not None else None
         self._squared[parameter] = squared
-        self._added[parameter] = squared if before is None else _squared(gradient - before)
+        self._added[parameter] = squared if before is None else self._squares(gradient - before, metric)
 
     @property
     def passes(self) -> int:
         """How many backward passes there were."""
         return len(self._parts) + bool(self._added)
 
-    def batch_squared(self, parameters: Iterable[nn.Parameter]) -> torch.Tensor:
-        """|g|^2 of the gradient that all passes left together, over these parameters."""
-        return _sum(self._squared[p] for p in parameters if p in self._squared)
+    def batch_squared(self, parameter: nn.Parameter) -> Tensor | None:
+        """|g|^2 of the gradient that all passes left together; None where none came."""
+        return self._squared.get(parameter)
 
-    def parts_squared(self, parameters: Iterable[nn.Parameter]) -> torch.Tensor:
-        """The sum over passes of the squared norm of what each of them added, over these parameters."""
-        wanted = set(parameters)
-        parts = [*self._parts, self._added]
-        return _sum(squared for part in parts for p, squared in part.items() if p in wanted)
+    def parts_squared(self, parameter: nn.Parameter) -> Tensor:
+        """The sum over passes of the squared norm of what each of them added."""
+        return torch.stack([part[parameter] for part in [*self._parts, self._added] if parameter in part]).sum(0)
 
     def close(self) -> None:
         """Take the hooks away. Allowed more than once."""
@@ -63,16 +65,13 @@ class Passes:
         self._handles = []
         self._before = None
 
-
-def _squared(gradient: torch.Tensor) -> torch.Tensor:
-    values = gradient.detach()
-    if values.is_sparse:
-        values = values.coalesce().values()
-    flat = values.reshape(-1)
-    flat = flat.float() if flat.dtype.itemsize < 4 else flat
-    return torch.dot(flat, flat)  # one pass over the numbers and nothing in between
-
-
-def _sum(values: Iterable[torch.Tensor]) -> torch.Tensor:
-    found = [value.double() for value in values]
-    return torch.stack(found).sum() if found else torch.zeros((), dtype=torch.float64)
+    def _squares(self, gradient: Tensor, metric: Tensor | None) -> Tensor:
+        values = gradient.detach()
+        if values.is_sparse:
+            values = values.coalesce().values() if metric is None else values.to_dense()
+        flat = values.reshape(-1)
+        flat = flat.float() if flat.dtype.itemsize < 4 else flat
+        plain = torch.dot(flat, flat)  # one pass over the numbers and nothing in between
+        if self._metric is None:
+            return plain.unsqueeze(0)
+        return torch.stack([plain, plain if metric is None else torch.dot(flat.square(), metric.reshape(-1))])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.utils.hooks import RemovableHandle
 
 from rightbatch.errors import InputError
+from rightbatch.gradients.capture import Arrival, Capture
 from rightbatch.gradients.exact import Loss, count_examples, each_example, mapped, one_example, refuse_mixing, trained
-from rightbatch.gradients.factors import Factors, Found, combinable, measure, wide
-from rightbatch.gradients.layers import Layer, layer_of
+from rightbatch.gradients.factors import Found, combinable, measure, wide
 from rightbatch.losses import is_total
 
 VMAP_NUMBERS = 1 << 24
@@ -58,50 +55,24 @@ class PerExampleNorms:
     def __init__(self, model: nn.Module, examples: int) -> None:
         if examples < 1:
             raise InputError(f"A batch has at least 1 example, got examples={examples}.")
-        self._model, self._examples = model, examples
-        self._handles: list[RemovableHandle] = []
+        self._examples = examples
+        self._capture = Capture(model, examples, self._arrived)
         self._begin()
 
     def _begin(self) -> None:
-        self._calls: dict[nn.Parameter, list[_Call]] = {}
         self._found: dict[str, Found] = {}
         self._uncovered: dict[str, str] = {}
         self._arrived_again: list[str] = []
         self._judged = False
 
     def __enter__(self) -> PerExampleNorms:
-        self._release()
         self._begin()
-        refuse_mixing(self._model)
-        names: dict[nn.Parameter, str] = {}
-        reasons: dict[nn.Parameter, str | None] = {}
-        for prefix, module in self._model.named_modules():
-            own = {name: p for name, p in module._parameters.items() if p is not None and p.requires_grad}
-            if not own:
-                continue
-            layer = layer_of(module)
-            reason = f"{type(module).__name__} has no rule" if layer is None else None
-            for name, parameter in own.items():
-                names.setdefault(parameter, f"{prefix}.{name}" if prefix else name)
-                # Of several owners one with a rule is enough for now: the others may only hold it.
-                reasons[parameter] = reasons.get(parameter, reason) and reason
-            if layer is not None:
-                called = functools.partial(self._called, layer, own)
-                self._handles.append(module.register_forward_hook(called, with_kwargs=True))
-        for parameter, name in names.items():
-            arrived = functools.partial(self._arrived, name, parameter, reasons[parameter])
-            self._handles.append(parameter.register_hook(arrived))  # type: ignore[no-untyped-call]
+        self._capture.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Take all hooks away and forget what was captured; what was found stays."""
-        self._release()
-
-    def _release(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-        self._calls = {}
+        self._capture.close()
 
     # ------------------------------------------------------------------------------------------------------- results
 
@@ -147,81 +118,15 @@ class PerExampleNorms:
         self._judged = True
         return self._found
 
-    # --------------------------------------------------------------------------------------------------------- hooks
-
-    def _called(
-        self,
-        layer: Layer,
-        own: Mapping[str, nn.Parameter],
-        module: nn.Module,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        output: Any,
-    ) -> None:
-        """A forward hook: remember the input, and the gradient of the output when it comes.
-
-        A hook on the output and not a full backward hook of the module: those put a node into the graph, which forbids
-        that the output is changed in place. That the input is changed in place, before it was needed, autograd forbids.
-        """
-        if not (isinstance(output, Tensor) and output.requires_grad):
+    def _arrived(self, arrival: Arrival) -> None:
+        if arrival.name in self._found or arrival.name in self._uncovered:
+            self._arrived_again.append(arrival.name)
             return
-        entered = args[0] if args else next(iter(kwargs.values()), None)
-        call = _Call(module, layer, entered, layer.fault(module, entered, self._examples))
-        for parameter in own.values():
-            self._calls.setdefault(parameter, []).append(call)
-        # Linear with a bias returns a view for inputs of three dimensions; when it is changed in place, autograd drops
-        # the node of the view with its hooks, but not that of its base.
-        base = output._base
-        watched = base if base is not None and base.numel() == output.numel() else output
-        handle = watched.register_hook(functools.partial(call.take, output.shape))  # type: ignore[no-untyped-call]
-        self._handles.append(handle)
-
-    def _arrived(self, name: str, parameter: nn.Parameter, reason: str | None, gradient: Tensor) -> None:
-        """A hook on a parameter: all calls that use it have their gradients, for its own is the sum over them.
-
-        All tensors that it computes with are detached, so that nothing is added to a graph.
-        """
-        calls = [call for call in self._calls.pop(parameter, ()) if call.gradient is not None]
-        if name in self._found or name in self._uncovered:
-            self._arrived_again.append(name)
-            return
-        if reason is None:
-            reason = next((call.fault for call in calls if call.fault), None) if calls else "used outside its layer"
-        if reason is None:
-            with _plain(gradient.device):
-                parts = [call.factors(parameter) for call in calls]
-                if len(parts) == 1 or combinable(parts):
-                    self._found[name] = measure(parts, gradient)
-                    return
-            reason = "its layers use it in ways that cannot be added"
-        self._uncovered[name] = reason
-
-
-class _Call:
-    """One call of a layer: its input, and the gradient of its output once that has come."""
-
-    def __init__(self, module: nn.Module, layer: Layer, entered: Any, fault: str | None) -> None:
-        self.module, self.layer, self.fault = module, layer, fault
-        self.entered: Tensor | None = entered.detach() if fault is None else None
-        self.gradient: Tensor | None = None
-
-    def take(self, shape: torch.Size, gradient: Tensor) -> None:
-        """Keep the gradient of the output, in the output's shape."""
-        self.gradient = gradient.detach().reshape(shape)
-
-    def factors(self, parameter: nn.Parameter) -> Factors:
-        """What this call adds to the gradient of one of the module's parameters."""
-        assert self.entered is not None
-        assert self.gradient is not None
-        name = next(name for name, own in self.module._parameters.items() if own is parameter)
-        return self.layer.rules[name](self.module, self.entered, self.gradient)
-
-
-def _plain(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Without autocast, which may be on where backward was called, and would make half precision of it all."""
-    if torch.is_autocast_enabled(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return contextlib.nullcontext()
+        parts = [call.factors(arrival.parameter) for call in arrival.calls]
+        if len(parts) == 1 or (parts and combinable(parts)):
+            self._found[arrival.name] = measure(parts, arrival.gradient)
+        else:
+            self._uncovered[arrival.name] = arrival.reason or "its layers use it in ways that cannot be added"
 
 
 # -------------------------------------------------------------------------------------------- where no layer has a rule

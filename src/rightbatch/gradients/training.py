@@ -4,53 +4,65 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from rightbatch.errors import WorkloadError
+from rightbatch.gradients.curvature import Curvature, summed_loss, trained_by
 from rightbatch.gradients.exact import mapped
+from rightbatch.gradients.metrics import metric_of
 from rightbatch.gradients.passes import Passes
-from rightbatch.losses import check_loss, examples_in, is_total
+from rightbatch.losses import examples_in
 from rightbatch.records import GradientSample, Trial
 from rightbatch.stepping import Stepper
 from rightbatch.streams import RandomStreams
 from rightbatch.update import under_autocast
 from rightbatch.workload import Workload
 
+METRICS = ("plain", "preconditioned")
 PARTS = 4
 """Micro-batches of a batch. Two would do; four leave a third of the excess variance of two, eight hardly less."""
 
 
-def gradient_samples(workload: Workload, trial: Trial, steps: int, *, parts: int = PARTS) -> Iterator[GradientSample]:
+def gradient_samples(
+    workload: Workload, trial: Trial, steps: int, *, parts: int = PARTS, curvature_steps: int = 0
+) -> Iterator[GradientSample]:
     """Train for so many steps and sample the gradient of every one.
 
     Each batch is split into `parts` micro-batches of nearly equal size, whose gradients are accumulated: the step is
     the one of the whole batch, but for rounding. Works for every layer; with BatchNorm each micro-batch is normalised
     by itself, which is another training than that of the whole batch.
 
+    A step gives its "plain" sample, for optimizers of `gradients.metrics` from the second step on a "preconditioned"
+    one too, and at `curvature_steps` of the steps, spread evenly, one by "curvature" (`gradients.curvature`).
+
     Raises `WorkloadError` for a batch that cannot be split, or has only one example.
     """
     trial, random = workload.complete(trial), RandomStreams(trial.seed)
     with random.active():
         stepper = Stepper(workload, trial)
-    for _ in range(steps):
+    curved = {round((k + 0.5) * steps / curvature_steps - 0.5) for k in range(curvature_steps)}
+    curvature = Curvature(stepper)
+    for step in range(steps):
         with random.active():  # of each step alone: between two of them the caller goes on
-            sample = _step(stepper, parts)
-        yield sample
+            batch = next(stepper.batches())
+            micro_batches = split(batch, parts)
+            samples = [curvature.sample(batch, micro_batches)] if step in curved else []
+            samples = [*_step(stepper, batch, micro_batches), *samples]
+        yield from samples
 
 
-def _step(stepper: Stepper, parts: int) -> GradientSample:
+def _step(stepper: Stepper, batch: Any, micro_batches: Sequence[Any]) -> list[GradientSample]:
     loss, scale = under_autocast(stepper.workload.loss, stepper.workload), stepper.update.scale
-    parameters = [p for group in stepper.optimizer.param_groups for p in group["params"] if p.requires_grad]
-    batch = next(stepper.batches())
+    parameters = trained_by(stepper.optimizer)
     stepper.optimizer.zero_grad()
-    passes, weights = Passes(parameters), []
+    passes, weights = Passes(parameters, metric_of(stepper.optimizer)), []
     try:
-        for part in split(batch, parts):
+        for part in micro_batches:
             passes.begin()
-            summed, weight = _summed(loss(stepper.model, part), examples_in(part))
+            summed, weight = summed_loss(loss(stepper.model, part), examples_in(part))
             (summed if scale is None else scale(summed)).backward()  # type: ignore[no-untyped-call]
             weights.append(weight)
     finally:
@@ -60,16 +72,26 @@ def _step(stepper: Stepper, parts: int) -> GradientSample:
         if parameter.grad is not None:
             parameter.grad.div_(whole)
     unscaled = (whole * stepper.update.current_scale) ** 2
-    sample = GradientSample(
-        step=stepper.step,
-        batch_size=examples_in(batch) or stepper.trial.batch_size,
-        learning_rate=float(stepper.optimizer.param_groups[0]["lr"]),
-        batch_squared=float(passes.batch_squared(parameters)) / unscaled,
-        parts_squared=float(passes.parts_squared(parameters)) / unscaled,
-        shares_squared=sum((weight / whole) ** 2 for weight in weights),
-    )
+    squares = [
+        torch.stack([squared, passes.parts_squared(parameter)])
+        for parameter in parameters
+        if (squared := passes.batch_squared(parameter)) is not None
+    ]
+    batch_squared, parts_squared = torch.stack(squares).double().sum(0).tolist() if squares else ([0.0], [0.0])
+    samples = [
+        GradientSample(
+            step=stepper.step,
+            batch_size=examples_in(batch) or stepper.trial.batch_size,
+            learning_rate=float(stepper.optimizer.param_groups[0]["lr"]),
+            batch_squared=of_batch / unscaled,
+            parts_squared=of_parts / unscaled,
+            shares_squared=sum((weight / whole) ** 2 for weight in weights),
+            metric=metric,
+        )
+        for metric, of_batch, of_parts in zip(METRICS, batch_squared, parts_squared, strict=False)
+    ]
     stepper.finish_step()
-    return sample
+    return samples
 
 
 def split(batch: Any, parts: int) -> list[Any]:
@@ -90,14 +112,6 @@ def split(batch: Any, parts: int) -> list[Any]:
         )
     edges = [examples * k // min(parts, examples) for k in range(min(parts, examples) + 1)]
     return [mapped(batch, operator.itemgetter(slice(low, high))) for low, high in itertools.pairwise(edges)]
-
-
-def _summed(loss: Any, examples: int | None) -> tuple[torch.Tensor, float]:
-    """The sum of a loss over a batch, and what it is a sum over: examples, or tokens."""
-    check_loss(loss, examples)
-    if is_total(loss):
-        return loss[0], float(loss[1])
-    return (loss.sum(), float(len(loss))) if loss.ndim else (loss * (examples or 1), float(examples or 1))
 
 
 def _same_length(batch: Any, examples: int) -> bool:

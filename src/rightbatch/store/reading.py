@@ -108,11 +108,16 @@ class Reading:
         )
 
     def gradient_samples(self) -> tuple[tuple[int, tuple[GradientSample, ...]], ...]:
-        """Squared norms of gradients along trainings, the oldest first: pairs of the seed and the samples by step."""
-        if self._scalar(sa.select(schema.study.c.schema_version)) < schema.FIRST_WITH_GRADIENT_SAMPLES:
+        """Squared norms of gradients along trainings, the oldest first: pairs of the seed and the samples by step.
+
+        All samples of a pair have the same metric.
+        """
+        version = self._schema_version
+        if version < schema.FIRST_WITH_GRADIENT_SAMPLES:
             return ()
         table = schema.gradient_samples
-        columns = [table.c[f.name] for f in fields(GradientSample)]
+        names = [f.name for f in fields(GradientSample)]
+        columns = [table.c[name] for name in names if name != "metric" or version >= schema.FIRST_WITH_METRICS]
         query = sa.select(table.c.training, table.c.seed, *columns).order_by(table.c.training, table.c.step)
         grouped: dict[tuple[int, int], list[GradientSample]] = {}
         for training, seed, *values in self._connection.execute(query):
@@ -130,6 +135,10 @@ class Reading:
             if run in wanted:
                 grouped.setdefault(run, []).append(Point(*values))
         return {run: tuple(points) for run, points in grouped.items()}
+
+    @property
+    def _schema_version(self) -> int:
+        return int(self._scalar(sa.select(schema.study.c.schema_version)))
 
     def _scalar(self, query: sa.Select[Any]) -> Any:
         return self._connection.execute(query).scalar()

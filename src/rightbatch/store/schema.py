@@ -1,15 +1,16 @@
 """The tables of a study file. A change here raises SCHEMA_VERSION, and older files stay readable.
 
 1: the first. 2: facts say whether a workload is length-bound, what it lacks and earlier sources; a saved state stands
-behind its SHA-256. 3: squared norms of gradients.
+behind its SHA-256. 3: squared norms of gradients. 4: the metric of these norms.
 """
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 FIRST_WITH_GRADIENT_SAMPLES = 3
+FIRST_WITH_METRICS = 4
 FORMAT = "rightbatch study"
 
 schema = sa.MetaData()
@@ -85,6 +86,7 @@ gradient_samples = sa.Table(
     sa.Column("batch_squared", sa.Float, nullable=False),
     sa.Column("parts_squared", sa.Float, nullable=False),
     sa.Column("shares_squared", sa.Float, nullable=False),
+    sa.Column("metric", sa.Text, nullable=False, server_default="plain"),
 )
 costs = sa.Table(
     "costs",

@@ -91,7 +91,7 @@ class Study(Reading):
             check_schema(path, engine)
             study = cls(path, engine, lock)
             if write:
-                schema.schema.create_all(engine)  # tables that a file of an earlier version does not have yet
+                study._raise_schema(engine)
                 study._execute(schema.study.update().values(schema_version=schema.SCHEMA_VERSION))
                 study._close_orphans()
         except BaseException:
@@ -237,11 +237,16 @@ class Study(Reading):
             connection.execute(schema.step_times.insert(), rows)
 
     def add_gradient_samples(self, seed: int, samples: Sequence[GradientSample]) -> None:
-        """Add the squared norms of gradients that were sampled along one training."""
+        """Add the squared norms of gradients that were sampled along one training, of one metric or several."""
         table = schema.gradient_samples
-        training = (self._scalar(sa.select(sa.func.max(table.c.training))) or 0) + 1
+        first = (self._scalar(sa.select(sa.func.max(table.c.training))) or 0) + 1
+        metrics = list(dict.fromkeys(sample.metric for sample in samples))
         rows = [
-            {"training": training, "seed": seed, **{f.name: getattr(sample, f.name) for f in fields(sample)}}
+            {
+                "training": first + metrics.index(sample.metric),
+                "seed": seed,
+                **{f.name: getattr(sample, f.name) for f in fields(sample)},
+            }
             for sample in samples
         ]
         with self._writing() as connection:
@@ -260,6 +265,12 @@ class Study(Reading):
         self._insert(schema.answers, created=_now(), answer=to_json(answer))
 
     # ------------------------------------------------------------------------------------------------- private
+
+    def _raise_schema(self, engine: sa.Engine) -> None:
+        """What a file of an earlier version does not have yet."""
+        if self._schema_version == schema.FIRST_WITH_GRADIENT_SAMPLES:
+            self._execute(sa.text("ALTER TABLE gradient_samples ADD COLUMN metric TEXT NOT NULL DEFAULT 'plain'"))
+        schema.schema.create_all(engine)
 
     def _close_orphans(self) -> None:
         """Runs that a killed process left open: nobody writes them any more, since the lock is ours."""
