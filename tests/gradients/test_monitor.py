@@ -214,9 +214,9 @@ def test_evaluation_between_steps_is_not_watched() -> None:
             with torch.no_grad():
                 model(X[:7])
             optimizer.zero_grad()
-            nn.functional.cross_entropy(model(X[:9]), Y[:9]).backward()
+            nn.functional.cross_entropy(model(X[:8]), Y[:8]).backward()
             optimizer.step()
-    assert [sample.batch_size for sample in monitor.samples] == [9] * 5
+    assert [sample.batch_size for sample in monitor.samples] == [8] * 5
 
 
 def test_batch_normalisation_without_accumulation_is_warned_of_and_training_goes_on() -> None:
@@ -382,7 +382,7 @@ def test_the_metric_of_adam_beside_the_plain_one() -> None:
     for _ in range(6):
         twin = network()
         twin.load_state_dict(model.state_dict())
-        each = per_example_gradients(twin, lambda m, b: nn.functional.cross_entropy(m(b[0]), b[1]), (X[:9], Y[:9]))
+        each = per_example_gradients(twin, lambda m, b: nn.functional.cross_entropy(m(b[0]), b[1]), (X[:8], Y[:8]))
         if (metric := metric_of(optimizer)) is not None:
             weights = {name: metric[p] for name, p in model.named_parameters()}
             expected.append(
@@ -392,7 +392,7 @@ def test_the_metric_of_adam_beside_the_plain_one() -> None:
                 )
             )
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(X[:9]), Y[:9]).backward()
+        nn.functional.cross_entropy(model(X[:8]), Y[:8]).backward()
         optimizer.step()
     found = [(s.batch_squared, s.parts_squared) for s in monitor._series["preconditioned"]]
     assert found == [pytest.approx(pair, rel=1e-9) for pair in expected]

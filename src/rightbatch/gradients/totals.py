@@ -29,14 +29,17 @@ from rightbatch.gradients.capture import Arrival, Call, Capture
 from rightbatch.gradients.factors import Factors, Found, combinable, measure, squared_norms, wide
 from rightbatch.gradients.rerun import Rerun
 
-FEW = 16
-"""So many examples are taken exactly. The steps that follow average over the draw."""
+FEW = 8
+"""So many examples are taken exactly. The draw is one source of noise of many in a step, and steps are averaged."""
 
 CHECK_EVERY = 16
 """One sample of so many takes all examples."""
 
-GROUP = 8
+GROUP = 4
 """Modules without a rule are run again for groups of so many examples: far fewer would cost as much."""
+
+EXPLAINED = 0.25
+"""What stands for the norms is only computed where it explains such a share of their variance."""
 
 Metric = Mapping[nn.Parameter, Tensor]
 
@@ -48,6 +51,7 @@ class Slopes:
         self.few, self.samples = few, 0
         self.generator = torch.Generator().manual_seed(0)  # its own: no draw of a training changes
         self.uncovered: dict[str, str] = {}
+        self.explaining: frozenset[str] = frozenset()
         self._names: tuple[str, ...] = ()
         self._values = torch.zeros(0, 1)
 
@@ -70,6 +74,9 @@ class Slopes:
         known = self.of(names, exact)
         mixed = torch.where(known == 0, slope, (known + slope) / 2)
         self._names, self._values = names, torch.where(torch.isfinite(slope), mixed, known)
+        varies = exact[:, 0] - exact[:, 0].mean(1, keepdim=True)
+        explained = slope[:, 0].square() * variance[:, 0] > EXPLAINED * varies.square().sum(1)
+        self.explaining = frozenset(name for name, enough in zip(names, explained.tolist(), strict=True) if enough)
 
 
 class Totals:
@@ -131,7 +138,9 @@ class Totals:
 
     def _sums_of(self, names: tuple[str, ...]) -> Tensor:
         """[parameters, metrics], over all examples, from those that were drawn."""
-        exact, near = _stack([self._exact[name] for name in names]), _stack([self._near[name] for name in names])
+        exact = _stack([self._exact[name] for name in names])
+        nothing = exact.new_zeros(self._examples)
+        near = _stack([self._near.get(name, nothing) for name in names])
         if self._checked:
             self._slopes.learn(names, exact, near)
         if self._all:
@@ -153,7 +162,9 @@ class Totals:
         elif name not in self._slopes.uncovered or self._checked:
             parts = [call.factors(parameter, None if self._all else self._drawn) for call in arrival.calls]
             if len(parts) == 1 or combinable(parts):
-                self._exact[name], self._near[name] = self._squares_of(arrival, parts), _near(arrival)
+                self._exact[name] = self._squares_of(arrival, parts)
+                if self._checked or name in self._slopes.explaining:
+                    self._near[name] = _near(arrival)
             else:
                 self._uncovered[name] = "its layers use it in ways that cannot be added"
 
