@@ -37,6 +37,7 @@ LAYERS = [
 
 TENSOR_WING = {
     "batches",
+    "branching",
     "checkpoint",
     "checks",
     "engine",

@@ -89,6 +89,7 @@ _FOUND_IN = {
     "Recommendation": "answer",
     "Study": "store",
     "Workload": "workload",
+    "branches": "pipeline.branches",
     "check": "pipeline.check",
     "export": "pipeline.export",
     "find": "pipeline.find",

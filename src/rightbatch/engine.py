@@ -16,6 +16,7 @@ import torch
 
 from rightbatch import curves
 from rightbatch.batches import Source
+from rightbatch.branching import Trunk
 from rightbatch.checkpoint import Checkpoint, starting_from
 from rightbatch.errors import InputError, StateError
 from rightbatch.evaluation import Evaluator
@@ -88,10 +89,14 @@ class WorkloadRunner:
         with explained("while measuring step times"):
             yield from measure_step_times(self.workload, batch_sizes, rounds=rounds)
 
-    def gradient_samples(self, trial: Trial, steps: int) -> Iterator[GradientSample]:
+    def gradient_samples(self, trial: Trial, steps: int, *, curvature_steps: int = 0) -> Iterator[GradientSample]:
         """See `rightbatch.runner.MeasuresNoise`."""
         with explained("while sampling gradients"):
-            yield from gradient_samples(self.workload, trial, steps)
+            yield from gradient_samples(self.workload, trial, steps, curvature_steps=curvature_steps)
+
+    def trunk(self, trial: Trial, widest: int) -> Trunk:
+        """See `rightbatch.runner.BranchesOff`."""
+        return Trunk(self.workload, trial, self._data, self._valid, widest)
 
 
 class TrainingRun:

@@ -16,9 +16,10 @@ from rightbatch import curves
 from rightbatch.cells import Cell, SizeEvidence, cheapest, tune
 from rightbatch.ends import run_of_ends
 from rightbatch.errors import InputError
+from rightbatch.fit.noise import CriticalPrior, critical_prior
 from rightbatch.fit.seed_noise import SeedNoise, pool_seed_noise
 from rightbatch.fit.step_time import StepTimeFit, fit_step_time, median_error, median_seconds
-from rightbatch.records import Run, Settings, StepTime, StopReason, Target, WorkloadFacts
+from rightbatch.records import GradientSample, Run, Settings, StepTime, StopReason, Target, WorkloadFacts
 
 FRESH_SEED = 1000
 """Seeds from here on check a choice that was made without them; they never take part in choosing."""
@@ -70,6 +71,7 @@ class Evidence:
     """The runs and step times of a study (or what is known of it so far), for one question.
 
     `pending` are the batch size, rate and seed of runs that are under way elsewhere: a strategy proposes others.
+    `gradient_samples` are those of each training whose gradients were looked at.
     """
 
     facts: WorkloadFacts
@@ -79,6 +81,7 @@ class Evidence:
     settings: Settings = field(default_factory=Settings)
     planned_examples: int = 0
     pending: frozenset[tuple[int, float, int]] = frozenset()
+    gradient_samples: tuple[tuple[GradientSample, ...], ...] = ()
     memory: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     # ------------------------------------------------------------------------------------------------ seconds
@@ -116,6 +119,18 @@ class Evidence:
             if record.batch_size == batch_size:
                 return median_error(record)
         return self.step_time_fit.deviation if self.step_time_fit else 0.0
+
+    @cached_property
+    def critical_prior(self) -> CriticalPrior | None:
+        """What gradients say of the critical batch size: of the training that was sampled for the most examples."""
+        found = [samples for samples in self.gradient_samples if samples and samples[0].metric == "plain"]
+        if not found:
+            return None
+        longest = max(found, key=lambda samples: samples[-1].step * samples[-1].batch_size)
+        last = longest[-1]
+        crossings = [self.crossing(run) for run in self.runs_at(last.batch_size, last.learning_rate)]
+        at_target = any(crossing is not None and crossing.steps <= last.step + 1 for crossing in crossings)
+        return critical_prior(longest, at_target=at_target)
 
     # --------------------------------------------------------------------------------------------------- costs
 

@@ -14,6 +14,7 @@ from rightbatch.cells import SizeEvidence
 from rightbatch.errors import InputError, InsufficientEvidence
 from rightbatch.evidence import EQUIVALENT_FACTOR, Evidence, Objective, Question
 from rightbatch.fit.learning_rate import RateLawFit, fit_rate_law
+from rightbatch.fit.noise import CriticalPrior
 from rightbatch.fit.quantiles import t_quantile
 from rightbatch.fit.tradeoff import TradeoffFit, fit_tradeoff
 from rightbatch.lattice import index_of, snap
@@ -95,7 +96,7 @@ def recommend(
         cautions = (*_cautions_of_forecast(evidence, forecast, best), *cautions)
     if not in_budget:
         cautions = (Caution.OUT_OF_BUDGET.value, *cautions)
-    return replace(partial, reasons=_reasons(partial, forecast), cautions=cautions)
+    return replace(partial, reasons=_reasons(partial, forecast, evidence.critical_prior), cautions=cautions)
 
 
 def laws_of(evidence: Evidence) -> tuple[TradeoffFit | None, RateLawFit | None]:
@@ -109,7 +110,8 @@ def laws_of(evidence: Evidence) -> tuple[TradeoffFit | None, RateLawFit | None]:
     if evidence.question.objective is Objective.METRIC:
         return None, rate_law
     steps = [evidence.steps_of_cost(size.batch_size, size.cost.estimate) for size in usable if size.cost]
-    return fit_tradeoff(batch_sizes, [count for count in steps if count is not None]), rate_law
+    known = [count for count in steps if count is not None]
+    return fit_tradeoff(batch_sizes, known, prior=evidence.critical_prior), rate_law
 
 
 def _row(evidence: Evidence, size: SizeEvidence, sure: tuple[Likelihood, ...] | None) -> SizeRow:
@@ -206,7 +208,7 @@ def _cautions_of_forecast(evidence: Evidence, forecast: Forecast, best: SizeEvid
     return tuple(said)
 
 
-def _reasons(answer: Recommendation, forecast: Forecast | None) -> tuple[str, ...]:
+def _reasons(answer: Recommendation, forecast: Forecast | None, prior: CriticalPrior | None) -> tuple[str, ...]:
     reasons = []
     for name, edge in (("below", answer.zones.very_small_below), ("above", answer.zones.huge_above)):
         if edge.batch_size is None:
@@ -230,6 +232,11 @@ def _reasons(answer: Recommendation, forecast: Forecast | None) -> tuple[str, ..
         reasons.append(
             f"steps follow S_min (1 + B_crit / B) with B_crit {critical.estimate:.3g} [{critical.low:.3g}, "
             f"{critical.high:.3g}], by the versions of the laws that fit the runs best (90 %)"
+        )
+    if prior is not None:
+        known = prior.interval(0.9)
+        reasons.append(
+            f"gradients put B_crit at {known.estimate:.3g} [{known.low:.3g}, {known.high:.3g}] (90 %) before any run"
         )
     if answer.rate_law is not None:
         exponent = answer.rate_law.exponent

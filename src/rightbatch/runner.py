@@ -72,8 +72,42 @@ class KeepsWeights(Protocol):
 class MeasuresNoise(Protocol):
     """A runner that can look at the gradients of its workload."""
 
-    def gradient_samples(self, trial: Trial, steps: int) -> Iterator[GradientSample]:
-        """Train for so many steps, and sample the squared norms of the gradient at each of them."""
+    def gradient_samples(self, trial: Trial, steps: int, *, curvature_steps: int = 0) -> Iterator[GradientSample]:
+        """Train for so many steps, and sample the squared norms of the gradient at each of them.
+
+        In the plain metric, in that of the optimizer where it has another one, and by curvature at `curvature_steps`.
+        """
+
+
+class Trunk(Protocol):
+    """One training from which short branches are trained, at its batch size and rate or at multiples of them."""
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate in force now."""
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What makes its branches less comparable than they should be, in sentences."""
+
+    def advance(self, step: int) -> float:
+        """Train to a step, at least the present one; the loss on the validation set there."""
+
+    def branch(self, factor: int, rate_factor: float, seed: int | None, examples: int) -> float:
+        """Train a branch from here, at `factor` times the batch size and `rate_factor` times the rate in force.
+
+        Branches of one seed see the same examples in the same order. Returns the loss on the validation set after so
+        many examples, infinite where the branch diverged; the trunk stays where it is. Raises
+        `raised.MemoryExhausted` for a batch that does not fit.
+        """
+
+
+@runtime_checkable
+class BranchesOff(Protocol):
+    """A runner whose trainings can be branched."""
+
+    def trunk(self, trial: Trial, widest: int) -> Trunk:
+        """Begin a training whose branches have at most `widest` times its batch size, a multiple of all factors."""
 
 
 class Runner(Protocol):

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rightbatch.errors import InputError
-from rightbatch.fit.noise import noise_scale, terms
+from rightbatch.fit.noise import critical_prior, noise_scale, terms
+from rightbatch.fit.tradeoff import fit_tradeoff
 from rightbatch.records import GradientSample
 
 REPEATS = 50  # of 500: `python benchmarks/noise_coverage.py` makes them all
@@ -179,3 +180,44 @@ def test_what_cannot_be_used_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=said):
         noise_scale(change(CASES["few steps"].samples(0)))
+
+
+# ------------------------------------------------------------------------------- as a prior for the critical batch size
+
+
+def along(scale: float, steps: int = 200) -> list[GradientSample]:
+    """Samples of a noise scale, with hardly any noise of their own."""
+    generator = np.random.default_rng(0)
+    wobble = 1 + 0.01 * generator.standard_normal((2, steps))
+    # |g|^2 = 1 + scale / B and sum |c_i|^2 = 1 / B + scale / B, with |G|^2 = 1 and B = 32 examples as parts.
+    return [
+        GradientSample(k, 32, 0.1, float(a * (1 + scale / 32)), float(b * (1 + scale) / 32), 1 / 32)
+        for k, (a, b) in enumerate(wobble.T)
+    ]
+
+
+def test_the_prior_is_wide_and_wider_before_the_target() -> None:
+    at, before = (critical_prior(along(100.0), at_target=reached) for reached in (True, False))
+    assert at is not None
+    assert before is not None
+    assert math.exp(at.log_mean) == pytest.approx(180, rel=0.05)
+    assert before.log_deviation > at.log_deviation > 1.0
+    low, high = at.interval(0.9).low, at.interval(0.9).high
+    assert low is not None
+    assert high is not None
+    assert high / low > 25
+    assert critical_prior(along(100.0)[:3], at_target=True) is None
+
+
+def test_the_prior_bounds_a_law_that_the_sizes_do_not_bound_and_no_other() -> None:
+    prior = critical_prior(along(100.0), at_target=True)
+    sizes = [8.0, 16.0, 32.0]
+    steps = [1000.0 / size * wobble for size, wobble in zip(sizes, [1.05, 0.95, 1.02], strict=True)]  # no bend in sight
+    alone, helped = fit_tradeoff(sizes, steps).critical_batch_size, fit_tradeoff(sizes, steps, prior=prior)
+    assert prior is not None
+    assert alone.high == math.inf
+    assert helped.critical_batch_size.high == prior.interval(0.95).high
+    assert "the noise scale bounds it" in helped.critical_batch_size.note
+    wide = [4.0 * 2**k for k in range(10)]
+    exact = [50 * (1 + 3000 / size) for size in wide]
+    assert fit_tradeoff(wide, exact, prior=prior) == fit_tradeoff(wide, exact)  # steps alone count

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sqlite3
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from rightbatch.bundled.quadratic import hessian, quadratic
 from rightbatch.cli import main
@@ -130,3 +133,49 @@ def test_the_command_line_prints_and_its_json_is_the_report(
         assert found["noise_scale"] == found["whole"]["scale"]["estimate"]
         assert found["interval"] == [found["whole"]["scale"]["low"], found["whole"]["scale"]["high"]]
         assert (found["batch_size"], found["learning_rate"]) == (32, 0.1)
+
+
+def test_a_search_starts_from_it(tmp_path: Path) -> None:
+    path = tmp_path / "q.study.db"
+    report = noise(quadratic(), study=path, batch_size=16, learning_rate=0.02, steps=200)
+    assert report.critical_prior is not None
+    answer = find(quadratic(), study=path, batch_sizes=[8, 32], seeds=1, objective="examples")
+    told = [reason for reason in answer.reasons if reason.startswith("gradients put B_crit at")]
+    assert len(told) == 1
+    known = report.critical_prior
+    assert f"{known.estimate:.3g} [{known.low:.3g}, {known.high:.3g}]" in told[0]
+
+
+def test_the_metric_of_adam_and_the_curvature_are_kept_beside_the_plain_one(tmp_path: Path) -> None:
+    path = tmp_path / "q.study.db"
+    work = replace(
+        quadratic(), optimizer=lambda parameters, trial: torch.optim.Adam(parameters, lr=trial.learning_rate)
+    )
+    report = noise(work, study=path, batch_size=16, learning_rate=1e-4, steps=60, curvature=True)
+    with Study.open(path) as study:
+        by_metric = {samples[0].metric: samples for _, samples in study.gradient_samples()}
+    assert {metric: len(samples) for metric, samples in by_metric.items()} == {
+        "plain": 60,
+        "preconditioned": 59,  # there is no metric before the first step
+        "curvature": 32,
+    }
+    assert report.preconditioned == noise_scale(by_metric["preconditioned"])
+    assert report.curvature == noise_scale(by_metric["curvature"])
+    h = hessian()
+    assert (h**2).sum() / (h**3).sum() in report.curvature.scale
+
+
+def test_a_study_of_version_three_is_read_and_raised(tmp_path: Path) -> None:
+    path = tmp_path / "q.study.db"
+    noise(quadratic(), study=path, steps=16)
+    with sqlite3.connect(path) as connection:
+        connection.execute("ALTER TABLE gradient_samples DROP COLUMN metric")
+        connection.execute("UPDATE study SET schema_version = 3")
+    connection.close()
+    with Study.open(path) as study:
+        ((_, before),) = study.gradient_samples()
+    with Study.open(path, write=True) as study:
+        study.add_gradient_samples(1, [replace(before[0], metric="curvature")])
+        found = study.gradient_samples()
+    assert found[0] == (0, before)
+    assert found[1][1][0].metric == "curvature"

@@ -13,6 +13,8 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rightbatch.fit.noise import CriticalPrior
+from rightbatch.records import Interval
 from rightbatch.search.belief import NOISE, SEED_FREEDOM, Noise, believe
 from rightbatch.search.laws import Laws, draw_laws
 from rightbatch.search.progress import SHARES, Progress
@@ -298,3 +300,20 @@ def test_intervals_cover_what_was_drawn_from_the_prior() -> None:
     assert cells >= 150
     assert 0.80 <= covered / cells <= 0.97
     assert 0.5 <= squares / cells <= 1.6  # neither far too wide nor too narrow
+
+
+def test_what_gradients_say_of_the_critical_size_counts_with_its_width() -> None:
+    def critical(prior: CriticalPrior | None, runs: tuple[Progress, ...] = ()) -> Interval:
+        return believe(CELLS, ALL, runs, COSTS, critical=prior).critical_batch_size
+
+    alone, sharp = critical(None), critical(CriticalPrior(math.log(2000.0), 0.05))
+    assert sharp.estimate == pytest.approx(2000, rel=0.1)
+    wide = critical(CriticalPrior(math.log(2000.0), 1.2))
+    # Two of the same width: in the middle, and narrower than each by a factor of sqrt(2).
+    assert math.log(wide.estimate) == pytest.approx((math.log(2000) + math.log(250)) / 2, abs=0.15)
+    assert wide.high is not None
+    assert wide.low is not None
+    assert alone.high is not None
+    assert alone.low is not None
+    ratio = math.log(wide.high / wide.low) / math.log(alone.high / alone.low)
+    assert ratio == pytest.approx(2**-0.5, abs=0.05)

@@ -6,10 +6,12 @@ With S_min the fewest steps (any batch) and E_min = S_min * B_crit the fewest ex
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rightbatch.fit.hyperbola import HyperbolaFit, fit_hyperbola
+from rightbatch.fit.noise import CriticalPrior
 from rightbatch.records import Interval
 
 
@@ -34,9 +36,26 @@ class TradeoffFit:
         return self.hyperbola.predict(batch_size)
 
 
-def fit_tradeoff(batch_sizes: Sequence[float], steps: Sequence[float], level: float = 0.95) -> TradeoffFit:
+def fit_tradeoff(
+    batch_sizes: Sequence[float], steps: Sequence[float], level: float = 0.95, *, prior: CriticalPrior | None = None
+) -> TradeoffFit:
     """Fit the law to steps to a target with the rate tuned at each size: one value (mean over seeds) a size.
+
+    `prior`, from gradients, bounds the critical size where the sizes tried do not, and says so; elsewhere steps alone
+    count, for they measure what is asked.
 
     Raises `InputError` with fewer than three sizes.
     """
-    return TradeoffFit(fit_hyperbola(batch_sizes, steps, sign=1, level=level))
+    found = fit_hyperbola(batch_sizes, steps, sign=1, level=level)
+    return TradeoffFit(found if prior is None else replace(found, knee=_bounded(found.knee, prior)))
+
+
+def _bounded(knee: Interval, prior: CriticalPrior) -> Interval:
+    known = prior.interval(knee.level)
+    low, high = knee.low or known.low, knee.high if knee.high and math.isfinite(knee.high) else known.high
+    assert low is not None
+    assert high is not None
+    if (low, high) == (knee.low, knee.high) or low >= high:  # the latter: they contradict each other
+        return knee
+    estimate = min(max(knee.estimate, low), high)
+    return replace(knee, estimate=estimate, low=low, high=high, note=f"{knee.note}; the noise scale bounds it")

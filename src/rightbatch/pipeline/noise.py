@@ -12,7 +12,7 @@ from typing import Any
 
 from rightbatch.errors import InputError
 from rightbatch.evidence import Evidence
-from rightbatch.fit.noise import FEWEST_SAMPLES, NoiseEstimate, noise_scale
+from rightbatch.fit.noise import FEWEST_SAMPLES, NoiseEstimate, critical_prior, noise_scale
 from rightbatch.pipeline.runners import as_runner
 from rightbatch.pipeline.searching import forecast_of
 from rightbatch.pipeline.setting_up import (
@@ -30,6 +30,7 @@ from rightbatch.runner import MeasuresNoise, Runner
 from rightbatch.store import Study
 
 STEPS = 300
+CURVATURE_STEPS = 32
 STRETCHES = 4
 """The training is looked at in so many parts: the noise scale changes along it."""
 
@@ -43,6 +44,10 @@ class NoiseReport:
     now: Over the last quarter of the training, where it is as far as it got.
     along: Over each quarter.
     at_target: Whether a run of this batch size and rate had reached the target by the end of this training.
+    preconditioned: In the metric of an adaptive optimizer, tr(P Sigma) / G^T P G; None for others.
+    curvature: tr(H Sigma) / G^T H G, H being the Hessian, where it was asked for.
+    critical_prior: What all this says of the critical batch size at the target, with the width that the ratio of the
+        two had on other problems (90 %); None where the noise scale is not bounded.
     critical_batch_size: What the study says by steps to the target, for comparison; None where it does not.
     """
 
@@ -55,6 +60,9 @@ class NoiseReport:
     now: NoiseEstimate
     along: tuple[NoiseEstimate, ...]
     at_target: bool
+    preconditioned: NoiseEstimate | None
+    curvature: NoiseEstimate | None
+    critical_prior: Interval | None
     critical_batch_size: Interval | None
     wall_seconds: float
 
@@ -66,6 +74,7 @@ def noise(
     batch_size: int | None = None,
     learning_rate: float | None = None,
     steps: int | None = None,
+    curvature: bool = False,
     seed: int = 0,
     device: str | None = None,
     threads: int | None = None,
@@ -79,6 +88,7 @@ def noise(
     workload: A `Workload` or its name. Loops and programs do not show their gradients.
     batch_size, learning_rate: None: what the person trains with now.
     steps: None: as many as a run of the study with this size and rate needed to the target, else 300.
+    curvature: Whether to look at the curvature form too, at 32 of the steps. Each takes as long as about 15 steps.
     watch: Is told of every sample, and of how many steps there will be.
 
     Raises
@@ -107,14 +117,16 @@ def noise(
         began = time.monotonic()
         samples: list[GradientSample] = []
         try:
-            for sample in runner.gradient_samples(trial, planned):
+            curvature_steps = min(CURVATURE_STEPS, planned) if curvature else 0
+            for sample in runner.gradient_samples(trial, planned, curvature_steps=curvature_steps):
                 if not math.isfinite(sample.batch_squared + sample.parts_squared):
                     raise InputError(
                         f"The gradient of step {sample.step} is not finite: with batch_size={trial.batch_size} and "
                         f"learning_rate={trial.learning_rate:g} the training diverges. Choose a lower --learning-rate."
                     )
                 samples.append(sample)
-                watch(sample, planned)
+                if sample.metric == "plain":
+                    watch(sample, planned)
         finally:
             seconds = time.monotonic() - began
             if samples:
@@ -126,12 +138,16 @@ def noise(
 def _report(
     name: str,
     trial: Trial,
-    samples: Sequence[GradientSample],
+    sampled: Sequence[GradientSample],
     evidence: Evidence | None,
     at_target: bool,
     seconds: float,
 ) -> NoiseReport:
+    samples, preconditioned, curvature = (
+        [sample for sample in sampled if sample.metric == metric] for metric in ("plain", "preconditioned", "curvature")
+    )
     whole = noise_scale(samples)
+    prior = critical_prior(samples, at_target=at_target)
     bounded = whole.scale.high if whole.scale.high is not None and math.isfinite(whole.scale.high) else None
     edges = [len(samples) * k // STRETCHES for k in range(STRETCHES + 1)]
     along = tuple(noise_scale(samples[low:high]) for low, high in itertools.pairwise(edges))
@@ -145,6 +161,9 @@ def _report(
         now=along[-1],
         along=along,
         at_target=at_target,
+        preconditioned=noise_scale(preconditioned) if preconditioned else None,
+        curvature=noise_scale(curvature) if curvature else None,
+        critical_prior=prior.interval(0.9) if prior else None,
         critical_batch_size=_critical(evidence) if evidence else None,
         wall_seconds=seconds,
     )

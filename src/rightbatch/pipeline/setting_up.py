@@ -147,6 +147,7 @@ def gather(
         question=asked,
         settings=Settings(ask.settings if ask else None),
         planned_examples=facts.planned_examples if runner else 0,
+        gradient_samples=tuple(samples for _, samples in study.gradient_samples()),
     )
 
 

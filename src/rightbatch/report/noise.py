@@ -30,12 +30,21 @@ def print_noise(
     along: tuple[NoiseEstimate, ...],
     *,
     at_target: bool,
+    preconditioned: NoiseEstimate | None,
+    curvature: NoiseEstimate | None,
+    critical_prior: Interval | None,
     critical_batch_size: Interval | None,
 ) -> None:
     """Print the noise scale, how it changed along the training, what it says of batch sizes, how far to trust it."""
     at = f"batch size {whole.batch_sizes[0]} and rate {units.rate(whole.learning_rates[0])}"
     console.print(f"{workload}: gradient noise scale [bold]{escape(scale_text(whole.scale))}[/bold] examples")
-    console.print(f"measured at {at}, over {whole.samples:,} steps\n")
+    console.print(f"measured at {at}, over {whole.samples:,} steps")
+    if preconditioned is not None:
+        console.print(f"in the metric of the optimizer {scale_text(preconditioned.scale)}", markup=False)
+    if curvature is not None:
+        said = f"weighed by the curvature {scale_text(curvature.scale)}, over {curvature.samples:,} steps"
+        console.print(said, markup=False)
+    console.print()
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("steps", "noise scale", "|G|^2", "tr(Sigma)"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -48,11 +57,11 @@ def print_noise(
         )
     console.print(table)
     console.print()
-    for title, text in _said(along[-1].scale, at_target, critical_batch_size):
+    for title, text in _said(along[-1].scale, at_target, critical_prior, critical_batch_size):
         console.print(Text.from_markup(f"[dim]{title:<9}[/dim] {escape(text)}"))
 
 
-def _said(now: Interval, at_target: bool, critical: Interval | None) -> list[tuple[str, str]]:
+def _said(now: Interval, at_target: bool, prior: Interval | None, critical: Interval | None) -> list[tuple[str, str]]:
     when = "at the target" if at_target else "now"
     said = []
     if math.isfinite(now.estimate) and now.high is not None and math.isfinite(now.high) and now.estimate > 0:
@@ -80,12 +89,10 @@ def _said(now: Interval, at_target: bool, critical: Interval | None) -> list[tup
         said.append(
             ("trust", f"by steps to the target this study says {units.interval(critical)}, {times} the noise scale")
         )
-    else:
-        said.append(
-            (
-                "trust",
-                "it is a prior for the critical batch size, not the answer: elsewhere the two have differed by a "
-                "factor of ten and more; `rightbatch find` measures the latter",
-            )
+    elif prior is not None:
+        text = (
+            f"as a prior it puts the critical batch size at the target at {units.interval(prior)} (90 %): so far have "
+            f"the two been apart on other problems. `rightbatch find` starts from it, and measures"
         )
+        said.append(("trust", text))
     return said

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy  # its parts are loaded when they are first used
 
+from rightbatch.fit.noise import CriticalPrior
 from rightbatch.records import Interval
 from rightbatch.search.laws import Laws
 from rightbatch.search.progress import Progress
@@ -101,16 +102,19 @@ def believe(
     step_costs: Mapping[int, float],
     *,
     present: tuple[int, float] | None = None,
+    critical: CriticalPrior | None = None,
     noise: Noise = NOISE,
 ) -> Belief:
-    """The belief about cells after the runs made so far. `present` is what the person trains with, where that is known.
+    """The belief about cells after the runs made so far.
+
+    `present` is what the person trains with, `critical` what gradients say of the critical size, where these are known.
 
     A run that diverged says nothing here, one that stalled only what it passed: the search closes their cells.
     """
     noise = replace(noise, seed=_seed_deviation(progress, noise.seed))
     sizes = sorted({size for size, _ in cells} | {run.batch_size for run in progress})
     mixture = _Mixture(
-        laws, sizes, laws.log_step_costs(sizes, step_costs), laws.log_likelihood(step_costs, present), noise
+        laws, sizes, laws.log_step_costs(sizes, step_costs), laws.log_likelihood(step_costs, present, critical), noise
     )
     seen = [(run, k) for k, run in enumerate(progress) if not run.diverged]
     known = _Known(

@@ -121,7 +121,7 @@ class FewRuns:
         costs = step_costs(evidence, self.batch_sizes)
         progress = progress_of(evidence, costs)
         laws = draw_laws(evidence.facts.optimizer, min(rates), max(rates))
-        belief = believe(cells, laws, progress, costs, present=evidence.facts.present)
+        belief = believe(cells, laws, progress, costs, present=evidence.facts.present, critical=evidence.critical_prior)
         lost_after = LOST * math.exp(min(float(belief.mean[: len(cells)].min()) + 2 * belief.seed_deviation, 700.0))
         closed = _closed(cells, progress, lost_after)
         hopeless = bool(closed.all())

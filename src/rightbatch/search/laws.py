@@ -23,6 +23,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy  # its parts are loaded when they are first used
 
+from rightbatch.fit.noise import CriticalPrior
+
 Array = npt.NDArray[np.float64]
 
 VERSIONS = 1024
@@ -85,12 +87,19 @@ class Laws:
                 shape[:, k] += math.log(known[near]) - self._log_shape(np.array([float(near)]))[:, 0]
         return shape
 
-    def log_likelihood(self, known: Mapping[int, float], present: tuple[int, float] | None = None) -> Array:
-        """How well every version agrees with known step costs and with what the person trains with, `[versions]`."""
+    def log_likelihood(
+        self,
+        known: Mapping[int, float],
+        present: tuple[int, float] | None = None,
+        critical: CriticalPrior | None = None,
+    ) -> Array:
+        """How well every version agrees with step costs, what the person trains with, and gradients, `[versions]`."""
         total = np.zeros(len(self.log_knee))
         if present is not None:
             off = math.log(present[1]) - self.log_best_rate(np.array([float(present[0])]))[:, 0]
             total -= 0.5 * (off / PRESENT_DEVIATION) ** 2
+        if critical is not None:
+            total -= 0.5 * ((self.log_critical - critical.log_mean) / critical.log_deviation) ** 2
         if len(known) > 1:
             sizes = np.array(sorted(known), dtype=float)
             misfit = np.log([known[int(size)] for size in sizes]) - self._log_shape(sizes)
