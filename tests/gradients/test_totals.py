@@ -93,13 +93,15 @@ def totals(
     model: nn.Module, batch: Any, slopes: Slopes, metric: Any = None
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     model.zero_grad()
-    with Totals(model, EXAMPLES, slopes, metric) as found:
-        loss(model, batch).backward()
+    found = Totals(model, slopes)
+    found.begin(EXAMPLES, metric)
+    loss(model, batch).backward()
     return by_name(found)
 
 
 def by_name(found: Totals) -> tuple[dict[str, Tensor], dict[str, str]]:
     names, values, uncovered = found.finish()
+    found.close()
     return dict(zip(names, values, strict=True)), uncovered
 
 
@@ -164,8 +166,9 @@ def test_all_are_taken_every_now_and_then_and_a_use_elsewhere_is_noticed() -> No
         return loss(model, batch) + model[0].weight.square().sum()
 
     model.zero_grad()
-    with Totals(model, EXAMPLES, slopes) as found:
-        with_more(model, batch).backward()
+    found = Totals(model, slopes)
+    found.begin(EXAMPLES)
+    with_more(model, batch).backward()
     covered, uncovered = by_name(found)
     assert uncovered == {"0.weight": "used outside its layer too, or its gradient is changed by a hook"}
     assert "0.weight" not in covered
@@ -185,8 +188,9 @@ def test_running_a_module_again_changes_no_stream_and_no_buffer() -> None:
 
     torch.manual_seed(0)
     model = nn.Sequential(Noisy(), nn.Linear(5, 3))
-    with Totals(model, EXAMPLES, Slopes()) as found:
-        model(torch.randn(EXAMPLES, 5)).square().mean().backward()
+    found = Totals(model, Slopes())
+    found.begin(EXAMPLES)
+    model(torch.randn(EXAMPLES, 5)).square().mean().backward()
     state = torch.get_rng_state()
     _, uncovered = by_name(found)
     assert torch.equal(torch.get_rng_state(), state)

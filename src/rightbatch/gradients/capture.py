@@ -33,28 +33,28 @@ class Arrival(NamedTuple):
 
 
 class Capture:
-    """While it is entered, tells `arrived` of the gradient of every trained parameter, with the calls that made it.
+    """Between `begin` and `end` tells of the gradient of every trained parameter, with the calls that made it.
 
-    Gradients are the same as without it, to the bit. `examples` is the size of the first dimension of the batch.
-    `unruled(module, args, kwargs, output)` is told of every call of a module with trained parameters of its own and no
-    rule, and returns handles of the hooks that it puts on the output.
-
-    Raises `InputError` on entering for a model that mixes examples (`gradients.exact.refuse_mixing`).
+    Gradients are the same as without it, to the bit. The hooks stand from `attach` to `detach`, for the parameters that
+    are trained then, and do nothing outside of a pass.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        examples: int,
-        arrived: Callable[[Arrival], None],
-        unruled: Unruled | None = None,
-    ) -> None:
-        self._model, self._examples, self._tell, self._unruled = model, examples, arrived, unruled
-        self._handles: list[RemovableHandle] = []
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._hooks: list[RemovableHandle] = []
+        self._arrived_to: Callable[[Arrival], None] | None = None
+        self._unruled_to: Unruled | None = None
+        self._examples = 0
+        self._of_pass: list[RemovableHandle] = []
         self._calls: dict[nn.Parameter, list[Call]] = {}
 
-    def __enter__(self) -> Capture:
-        self.close()
+    def attach(self) -> None:
+        """Put the hooks on, if they do not stand.
+
+        Raises `InputError` for a model that mixes examples (`gradients.exact.refuse_mixing`).
+        """
+        if self._hooks:
+            return
         refuse_mixing(self._model)
         names: dict[nn.Parameter, str] = {}
         reasons: dict[nn.Parameter, str | None] = {}
@@ -68,25 +68,33 @@ class Capture:
                 names.setdefault(parameter, f"{prefix}.{name}" if prefix else name)
                 # Of several owners one with a rule is enough for now: the others may only hold it.
                 reasons[parameter] = reasons.get(parameter, reason) and reason
-            if layer is not None:
-                called = functools.partial(self._called, layer, own)
-                self._handles.append(module.register_forward_hook(called, with_kwargs=True))
-            elif self._unruled is not None:
-                self._handles.append(module.register_forward_hook(self._called_unruled, with_kwargs=True))
+            called = self._called_unruled if layer is None else functools.partial(self._called, layer, own)
+            self._hooks.append(module.register_forward_hook(called, with_kwargs=True))
         for parameter, name in names.items():
             arrived = functools.partial(self._arrived, name, parameter, reasons[parameter])
-            self._handles.append(parameter.register_hook(arrived))  # type: ignore[no-untyped-call]
-        return self
+            self._hooks.append(parameter.register_hook(arrived))  # type: ignore[no-untyped-call]
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def begin(self, examples: int, arrived: Callable[[Arrival], None], unruled: Unruled | None = None) -> None:
+        """A forward pass begins, with so many examples along the first dimension of its batch.
 
-    def close(self) -> None:
-        """Take all hooks away and forget what was captured. Allowed more than once."""
-        for handle in self._handles:
+        `arrived` is told of every gradient. `unruled(module, args, kwargs, output)` is told of every call of a module
+        with trained parameters of its own and no rule, and returns handles of the hooks that it puts on the output.
+        """
+        self.end()
+        self._examples, self._arrived_to, self._unruled_to = examples, arrived, unruled
+
+    def end(self) -> None:
+        """Forget what was captured. Allowed more than once."""
+        for handle in self._of_pass:
             handle.remove()
-        self._handles = []
-        self._calls = {}
+        self._of_pass, self._calls, self._arrived_to, self._unruled_to = [], {}, None, None
+
+    def detach(self) -> None:
+        """Take all hooks away and forget what was captured. Allowed more than once."""
+        self.end()
+        for handle in self._hooks:
+            handle.remove()
+        self._hooks = []
 
     def _called(
         self,
@@ -98,28 +106,30 @@ class Capture:
         output: Any,
     ) -> None:
         """A forward hook: remember the input, and the gradient of the output when it comes."""
-        if not (isinstance(output, Tensor) and output.requires_grad):
+        if self._arrived_to is None or not (isinstance(output, Tensor) and output.requires_grad):
             return
         entered = args[0] if args else next(iter(kwargs.values()), None)
         call = Call(module, layer, entered, layer.fault(module, entered, self._examples))
         for parameter in own.values():
             self._calls.setdefault(parameter, []).append(call)
-        self._handles.append(when_gradient_comes(output, call.take))
+        self._of_pass.append(when_gradient_comes(output, call.take))
 
     def _called_unruled(self, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any) -> None:
-        assert self._unruled is not None
-        self._handles += self._unruled(module, args, kwargs, output)
+        if self._unruled_to is not None:
+            self._of_pass += self._unruled_to(module, args, kwargs, output)
 
     def _arrived(self, name: str, parameter: nn.Parameter, reason: str | None, gradient: Tensor) -> None:
         """A hook on a parameter: all calls that use it have their gradients, for its own is the sum over them.
 
         All tensors that it computes with are detached, so that nothing is added to a graph.
         """
+        if self._arrived_to is None:
+            return
         calls = [call for call in self._calls.pop(parameter, ()) if call.gradient is not None]
         if reason is None:
             reason = next((call.fault for call in calls if call.fault), None) if calls else "used outside its layer"
         with without_autocast(gradient.device):
-            self._tell(Arrival(name, parameter, () if reason else calls, reason, gradient.detach()))
+            self._arrived_to(Arrival(name, parameter, () if reason else calls, reason, gradient.detach()))
 
 
 class Call:

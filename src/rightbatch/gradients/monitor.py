@@ -18,7 +18,6 @@ from rightbatch.gradients.metrics import PRECONDITIONERS, metric_of, preconditio
 from rightbatch.gradients.replicas import Replicas
 from rightbatch.gradients.rhythm import Rhythm
 from rightbatch.gradients.sampling import Sampled, Sampling
-from rightbatch.gradients.totals import Slopes
 from rightbatch.losses import examples_in
 from rightbatch.records import GradientSample
 
@@ -74,7 +73,7 @@ class NoiseScale:
         self.uncovered: Mapping[str, str] = {}
         self._series: dict[str, list[GradientSample]] = {PLAIN: []}
         self._model, self._optimizer, self._scaler, self._per_layer = model, optimizer, scaler, per_layer
-        self._rhythm, self._slopes = Rhythm(overhead), Slopes()
+        self._rhythm, self._watch = Rhythm(overhead), Sampling(model, every_step=math.isinf(overhead))
         self._replicas = Replicas.of(model)
         self._sampling: Sampling | None = None
         self._began: float | None = None
@@ -152,7 +151,8 @@ class NoiseScale:
 
     def close(self) -> None:
         """Take all hooks away; the samples stay. Allowed more than once."""
-        self._drop()
+        self._sampling = None
+        self._watch.close()
         if self._replicas is not None:
             self._replicas.close()
         for handle in self._handles:
@@ -188,7 +188,8 @@ class NoiseScale:
         if self._began is None:
             self._began = time.perf_counter()
             if self._replicas is None and self._rhythm.due():
-                self._sampling = Sampling(module, self._scale(), self._slopes, metric_of(self._optimizer))
+                self._sampling = self._watch
+                self._sampling.begin(self._scale(), metric_of(self._optimizer))
         examples = examples_in([*args, *kwargs.values()])
         if self._replicas is not None:
             self._replicas.forward(examples)
@@ -208,7 +209,7 @@ class NoiseScale:
             except InputError as error:  # of a step that backward went through twice
                 found = str(error)
             finally:
-                sampling.close()
+                sampling.end()
         if isinstance(found, str):
             self._give_up(found)
         elif found is not None:
@@ -261,5 +262,5 @@ class NoiseScale:
 
     def _drop(self) -> None:
         if self._sampling is not None:
-            self._sampling.close()
+            self._sampling.end()
             self._sampling = None

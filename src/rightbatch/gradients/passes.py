@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+Metric = Mapping[nn.Parameter, Tensor]
+
 
 class Passes:
     """Listens to the gradients of the backward passes of one optimizer step.
@@ -17,13 +19,17 @@ class Passes:
     Squared norms have the shape [1]; with a `metric`, P of each parameter, [2]: sum_k P_k g_k^2 is the second one.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], metric: Mapping[nn.Parameter, Tensor] | None = None) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter], metric: Metric | None = None) -> None:
         self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
-        self._metric = metric
         self._handles = [
             p.register_post_accumulate_grad_hook(self._arrived)  # type: ignore[no-untyped-call]
             for p in self._parameters
         ]
+        self.restart(metric)
+
+    def restart(self, metric: Metric | None = None) -> None:
+        """Another step begins."""
+        self._metric = metric
         self._before: dict[nn.Parameter, Tensor] | None = None
         self._squared: dict[nn.Parameter, Tensor] = {}
         self._added: dict[nn.Parameter, Tensor] = {}

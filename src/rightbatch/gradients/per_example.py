@@ -56,7 +56,7 @@ class PerExampleNorms:
         if examples < 1:
             raise InputError(f"A batch has at least 1 example, got examples={examples}.")
         self._examples = examples
-        self._capture = Capture(model, examples, self._arrived)
+        self._capture = Capture(model)
         self._begin()
 
     def _begin(self) -> None:
@@ -66,13 +66,15 @@ class PerExampleNorms:
         self._judged = False
 
     def __enter__(self) -> PerExampleNorms:
+        self._capture.detach()  # entered again after an error: what is trained may have changed
         self._begin()
-        self._capture.__enter__()
+        self._capture.attach()
+        self._capture.begin(self._examples, self._arrived)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Take all hooks away and forget what was captured; what was found stays."""
-        self._capture.close()
+        self._capture.detach()
 
     # ------------------------------------------------------------------------------------------------------- results
 

@@ -30,28 +30,42 @@ class Sampled:
 
 
 class Sampling:
-    """One step that is sampled: all its backward passes."""
+    """Samples steps of a model, one after the other: all the backward passes of each."""
 
-    def __init__(
-        self, model: nn.Module, scale: float, slopes: Slopes, metric: Mapping[nn.Parameter, Tensor] | None
-    ) -> None:
+    def __init__(self, model: nn.Module, *, every_step: bool) -> None:
         self._compiled = hasattr(model, "_orig_mod")
         self._model: nn.Module = model._orig_mod if self._compiled else model  # type: ignore[assignment]
-        self._scale, self._slopes, self._metric = scale, slopes, metric
-        self._trained = {name: p for name, p in self._model.named_parameters() if p.requires_grad}
-        self._passes = Passes(self._trained.values(), metric)
+        self._keeps_hooks = every_step and not self._compiled
+        self._slopes = Slopes()
+        self._totals = Totals(self._model, self._slopes)
+        self._passes: Passes | None = None
+        self._eager = contextlib.ExitStack()
+
+    def begin(self, scale: float, metric: Mapping[nn.Parameter, Tensor] | None) -> None:
+        """A step begins. `scale` is what a gradient scaler multiplies its loss by."""
+        self._scale, self._metric = scale, metric
+        if self._passes is None:
+            self._trained = {name: p for name, p in self._model.named_parameters() if p.requires_grad}
+            self._passes = Passes(self._trained.values(), metric)
+        else:
+            self._passes.restart(metric)
         self._examples: list[int] = []
         self._shares: list[float] = []
-        self._open: Totals | None = None
-        self._totals: list[tuple[tuple[str, ...], Tensor]] = []
+        self._open = False
+        self._found: list[tuple[tuple[str, ...], Tensor]] = []
         self._uncovered: dict[str, str] = {}
-        self._eager = contextlib.ExitStack()
         self._mixes: str | None = None  # why the examples of this model have no gradients of their own
+
+    @property
+    def seen(self) -> Passes:
+        """The backward passes of this step."""
+        assert self._passes is not None, "a step that has begun"
+        return self._passes
 
     @property
     def waits(self) -> bool:
         """Whether the last forward pass has not been followed by a backward pass yet."""
-        return self._passes.passes < len(self._examples)
+        return self.seen.passes < len(self._examples)
 
     def forward(self, examples: int | None) -> str | None:
         """A forward pass begins, of so many examples; what is wrong with it, if anything."""
@@ -59,7 +73,7 @@ class Sampling:
             return "the model is called more than once for one backward pass, and examples cannot be told apart"
         if examples is None:
             return "no tensor was found among the inputs of the model, so its examples are not known"
-        self._passes.begin()
+        self.seen.begin()
         self._finish_pass()
         self._examples.append(examples)
         self._shares.append(1 / examples)
@@ -67,7 +81,8 @@ class Sampling:
             self._eager.enter_context(torch.compiler.set_stance("force_eager"))
         if self._mixes is None:
             try:
-                self._open = Totals(self._model, examples, self._slopes, self._metric).__enter__()
+                self._totals.begin(examples, self._metric)
+                self._open = True
             except InputError as error:
                 self._mixes = str(error)
         return None
@@ -79,41 +94,48 @@ class Sampling:
 
     def result(self) -> Sampled | str | None:
         """What the step gave, once its last backward pass is done; None if nothing, or why it never will."""
-        passes = self._passes.passes
+        passes = self.seen.passes
         if self.waits or not passes:
             return None
         self._finish_pass()
         if self._mixes is None and (not self._uncovered or passes == 1):
-            names, parts = _added(self._totals)
+            names, parts = _added(self._found)
             shares = sum(self._shares) / passes**2  # the passes count alike
         elif passes > 1:
             self._uncovered = {}
-            names = tuple(name for name, p in self._trained.items() if self._passes.batch_squared(p) is not None)
-            parts, shares = torch.stack([self._passes.parts_squared(self._trained[n]) for n in names]), 1 / passes
+            names = tuple(name for name, p in self._trained.items() if self.seen.batch_squared(p) is not None)
+            parts, shares = torch.stack([self.seen.parts_squared(self._trained[n]) for n in names]), 1 / passes
         else:
             return self._mixes
         return Sampled(sum(self._examples), self._numbers(names, parts), shares, self._uncovered)
 
-    def close(self) -> None:
-        """Take all hooks of this step away."""
-        if self._open is not None:
-            self._open.__exit__()
+    def end(self) -> None:
+        """The step has ended. The hooks stand on if every step is sampled, but for now and then: see `Totals`."""
         self._eager.close()
-        self._passes.close()
+        if not self._keeps_hooks or self._slopes.due_for_check:
+            self.close()
+
+    def close(self) -> None:
+        """Take all hooks away. Allowed more than once."""
+        self._eager.close()
+        self._totals.close()
+        if self._passes is not None:
+            self._passes.close()
+            self._passes = None
 
     def _finish_pass(self) -> None:
         self._eager.close()
-        if self._open is not None:
-            names, totals, uncovered = self._open.finish()
-            self._totals.append((names, totals))
+        if self._open:
+            self._open = False
+            names, totals, uncovered = self._totals.finish()
+            self._found.append((names, totals))
             self._uncovered |= uncovered
-            self._open = None
 
     def _numbers(self, names: tuple[str, ...], parts: Tensor) -> dict[str, tuple[tuple[float, float], ...]]:
         """All of them at once, for each by itself would wait for the device."""
         if not names:
             return {}
-        batch = [self._passes.batch_squared(self._trained[name]) for name in names]
+        batch = [self.seen.batch_squared(self._trained[name]) for name in names]
         terms = torch.stack([torch.stack([b for b in batch if b is not None]).to(parts), parts], dim=2)
         unscaled = self._scale**2
         return {

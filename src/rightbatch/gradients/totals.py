@@ -55,6 +55,11 @@ class Slopes:
         self._names: tuple[str, ...] = ()
         self._values = torch.zeros(0, 1)
 
+    @property
+    def due_for_check(self) -> bool:
+        """Whether the next sample takes all examples."""
+        return self.samples % CHECK_EVERY == 0
+
     def of(self, names: tuple[str, ...], like: Tensor) -> Tensor:
         """[parameters, metrics] for `like`, [parameters, metrics, examples]; 0 where nothing is known yet."""
         if names == self._names and self._values.shape == like.shape[:2]:
@@ -80,22 +85,22 @@ class Slopes:
 
 
 class Totals:
-    """While it is entered, the next forward and backward passes of a model leave sum_i |c_i|^2 behind.
+    """Between `begin` and `finish` the forward and backward passes of a model leave sum_i |c_i|^2 behind.
 
     c_i is the contribution of example i to the gradient, as in `gradients.per_example.PerExampleNorms`. With a
     `metric`, P of each parameter, sum_i sum_k P_k c_ik^2 is had too.
-
-    Raises `InputError` on entering for a model that mixes examples, and on reading for passes that are not one.
     """
 
-    def __init__(self, model: nn.Module, examples: int, slopes: Slopes, metric: Metric | None = None) -> None:
-        self._examples, self._slopes, self._metric = examples, slopes, metric
-        self._checked = slopes.samples % CHECK_EVERY == 0
+    def __init__(self, model: nn.Module, slopes: Slopes) -> None:
+        self._capture, self._slopes = Capture(model), slopes
+
+    def begin(self, examples: int, metric: Metric | None = None) -> None:
+        """A forward pass begins, of so many examples. Raises `InputError` for a model that mixes examples."""
+        slopes = self._slopes
+        self._examples, self._metric = examples, metric
+        self._checked = slopes.due_for_check
         self._all = self._checked or examples <= slopes.few
-        device = next(model.parameters()).device
-        drawn = torch.randperm(examples, generator=slopes.generator)
-        self._drawn = drawn[: examples if self._all else slopes.few].to(device)
-        self._capture = Capture(model, examples, self._arrived, self._called)
+        self._drawn_examples: Tensor | None = None
         self._exact: dict[str, Tensor] = {}  # [metrics, examples that were drawn]
         self._near: dict[str, Tensor] = {}  # [examples]
         self._sums: dict[str, Tensor] = {}  # [metrics], of what needs neither
@@ -104,20 +109,21 @@ class Totals:
         self._unruled: dict[str, Arrival] = {}
         self._reruns: list[Rerun] = []
         self._arrived_again: str | None = None
+        if self._checked:
+            self._capture.detach()  # what is trained may have changed
+        self._capture.attach()
+        self._capture.begin(examples, self._arrived, self._called)
 
-    def __enter__(self) -> Totals:
-        self._capture.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._capture.close()
+    def close(self) -> None:
+        """Take all hooks away. Allowed more than once."""
+        self._capture.detach()
 
     def finish(self) -> tuple[tuple[str, ...], Tensor, dict[str, str]]:
         """The covered parameters, their totals, [parameters, 1] or with a metric 2, and the uncovered ones, and why.
 
-        To be called once, before the weights change.
+        To be called once, before the weights change. Raises `InputError` where there was more than one backward pass.
         """
-        self._capture.close()
+        self._capture.end()
         if self._arrived_again is not None:
             raise InputError(f"The gradient of {self._arrived_again} came more than once in one backward pass.")
         self._run_again()
@@ -133,7 +139,9 @@ class Totals:
         values += [self._sums_of(drawn)] if drawn else []
         self._slopes.samples += 1
         metrics = 1 if self._metric is None else 2
-        totals = torch.cat([v.to(values[0]) for v in values]) if values else torch.zeros(0, metrics)
+        totals = torch.zeros(0, metrics) if not values else values[0]
+        if len(values) > 1:
+            totals = torch.cat([value.to(totals) for value in values])
         return (*(name for name, _ in sums), *drawn), totals, uncovered
 
     def _sums_of(self, names: tuple[str, ...]) -> Tensor:
@@ -146,8 +154,8 @@ class Totals:
         if self._all:
             return exact.sum(2)
         slopes = self._slopes.of(names, exact)
-        drawn = (exact - slopes.unsqueeze(2) * near[:, self._drawn].unsqueeze(1)).sum(2)
-        return drawn * (self._examples / len(self._drawn)) + slopes * near.sum(1, keepdim=True)
+        drawn = (exact - slopes.unsqueeze(2) * near[:, self._drawn(near)].unsqueeze(1)).sum(2)
+        return drawn * (self._examples / self._slopes.few) + slopes * near.sum(1, keepdim=True)
 
     # ------------------------------------------------------------------------------------------------ layers with rules
 
@@ -160,13 +168,22 @@ class Totals:
         elif not self._checked and self._metric is None and _one_position(arrival.calls):
             self._sums[name] = _near(arrival).sum(0, keepdim=True)
         elif name not in self._slopes.uncovered or self._checked:
-            parts = [call.factors(parameter, None if self._all else self._drawn) for call in arrival.calls]
+            parts = [call.factors(parameter, None if self._all else self._drawn(parameter)) for call in arrival.calls]
             if len(parts) == 1 or combinable(parts):
                 self._exact[name] = self._squares_of(arrival, parts)
                 if self._checked or name in self._slopes.explaining:
                     self._near[name] = _near(arrival)
             else:
                 self._uncovered[name] = "its layers use it in ways that cannot be added"
+
+    def _drawn(self, like: Tensor) -> Tensor:
+        """The examples that are taken exactly, in random order: drawn once in a pass, where any are needed."""
+        if self._drawn_examples is None:
+            drawn = torch.randperm(self._examples, generator=self._slopes.generator)
+            self._drawn_examples = drawn[: self._examples if self._all else self._slopes.few].to(like.device)
+        if self._drawn_examples.device != like.device:  # a model on several devices
+            return self._drawn_examples.to(like.device)
+        return self._drawn_examples
 
     def _squares_of(self, arrival: Arrival, parts: Sequence[Factors]) -> Tensor:
         metric = self._metric.get(arrival.parameter) if self._metric is not None else None
@@ -219,7 +236,7 @@ class Totals:
         size = max(1, min(size, self._examples // 2))
         squares = [torch.zeros(()) for _ in parameters]
         summed = [torch.zeros_like(parameter) for parameter in parameters]
-        groups = torch.split(self._drawn, size)
+        groups = torch.split(self._drawn(parameters[0]), size)
         whole = [group for group in groups if len(group) == size]
         for group in groups if self._checked else whole:
             added = _sums([call.gradients(parameters, group) for call in calls])
