@@ -5,8 +5,9 @@
 Four models at batch size 64 on random data, one thread: a bare loop; the monitor with its default share of 2 %; the
 monitor at every step; and what others do at every step. BackPACK's BatchL2Grad, where it is installed
 (pip install backpack-for-pytorch) and knows the layers; hooks on linear layers that multiply norms, which is exact for
-an MLP (written out); two micro-batches instead of one batch, as k-diffusion does (written out). Each turn takes a short block of steps of all of them in random order. The ratio is that of the whole
-times; its interval is from resampling the turns.
+an MLP (written out); two micro-batches instead of one batch, as k-diffusion does (written out). Each turn takes a short
+block of steps of all of them in random order. The ratio is that of the whole times; its interval is from resampling the
+turns.
 """
 
 from __future__ import annotations
@@ -150,6 +151,7 @@ def product_of_norms(model: Any, optimizer: Any, loss: Any, x: Any, y: Any) -> C
         if isinstance(module, nn.Linear):
             module.register_forward_hook(forward)
             module.register_full_backward_hook(backward)
+
     def step() -> None:
         optimizer.zero_grad()
         loss(model(x), y).backward()

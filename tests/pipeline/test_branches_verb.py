@@ -24,7 +24,8 @@ from rightbatch.engine import WorkloadRunner
 from rightbatch.errors import InputError, InsufficientEvidence
 from rightbatch.fit.branches import BEST, LEVEL, Fork, LocalCriticalSize, fork_of
 from rightbatch.pipeline import branches as branching
-from rightbatch.pipeline.branches import BranchPlan, branches
+from rightbatch.pipeline.branch_plan import BranchPlan
+from rightbatch.pipeline.branches import branches
 from rightbatch.pipeline.sweep import sweep
 from rightbatch.records import Interval, Trial, to_json
 from rightbatch.report.branches import print_branches, size_text
@@ -248,8 +249,8 @@ def local(low: float, estimate: float, high: float, telling: bool = True) -> Loc
 @pytest.mark.parametrize(
     ("found", "text"),
     [
-        (local(64, 90.5, 128), "90.5 [64.0, 128]"),
-        (local(32, 40.2, 64), "40.2 [32.0, 64.0]"),
+        (local(64, 90.5, 128), "90 [64, 128]"),
+        (local(32, 40.2, 64), "40 [32, 64]"),
         (local(256, 300, math.inf), "at least 256"),
         (local(256, math.inf, math.inf, False), "at least 256 *"),
         (local(32, 40, math.inf), "not told"),
@@ -309,7 +310,7 @@ def test_the_command_line_prints_and_its_json_is_the_report(
         assert "branches of at most 3,584 examples, 5.60x the trunk" in said.err
         if not options:
             assert "digits: local critical batch size, by branches of 128 examples, 2 seeds" in said.out
-            assert said.out.split("\n\n")[1].splitlines()[0].split()[4:] == ["sqrt", "linear", "best"]
+            assert said.out.split("\n\n")[1].splitlines()[0].split()[2:] == ["sqrt", "linear", "best"]
             assert "caution" in said.out
             continue
         found = json.loads(said.out)

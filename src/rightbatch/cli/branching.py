@@ -12,6 +12,7 @@ from rightbatch.cli.options import Budget, Device, Json, Present, SettingOption,
 from rightbatch.errors import InputError
 from rightbatch.fit.branches import RULES
 from rightbatch.pipeline import branches as branching
+from rightbatch.pipeline.branch_plan import BranchPlan
 from rightbatch.report import units
 from rightbatch.report.branches import print_branches
 
@@ -41,7 +42,7 @@ def branches_command(
     ask = asked(present=present, settings=settings)
     with err.status("training the trunk") as status:
 
-        def watch(plan: branching.BranchPlan, examples: int) -> None:
+        def watch(plan: BranchPlan, examples: int) -> None:
             if examples == 0:
                 err.print(f"branches of at most {plan.most_examples:,} examples{_over_trunk(plan, plan.most_examples)}")
             status.update(f"branches: {examples:,} of at most {plan.most_examples:,} examples")
@@ -82,7 +83,7 @@ def branches_command(
     )
 
 
-def _over_trunk(plan: branching.BranchPlan, examples: int) -> str:
+def _over_trunk(plan: BranchPlan, examples: int) -> str:
     return f", {units.times(examples / plan.trunk_examples)} the trunk" if plan.trunk_examples else ""
 
 

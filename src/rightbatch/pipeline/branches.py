@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -12,62 +11,36 @@ from typing import Any
 
 from rightbatch.errors import InputError, InsufficientEvidence
 from rightbatch.fit.branches import OWN_RATE, RULES, Fork, base_rate, fork_of, surely_fails, tolerance_of
+from rightbatch.pipeline.branch_plan import (
+    BranchPlan,
+    factors_within,
+    known_rules,
+    seeds_after,
+    steps_of,
+    whole_batches,
+)
 from rightbatch.pipeline.runners import StartFrom, as_runner
 from rightbatch.pipeline.setting_up import (
     Ask,
+    evidence_so_far,
     facts_as_asked,
     first_choice,
-    gather,
     open_study,
-    question,
-    stated_target,
+    steps_to_target,
 )
 from rightbatch.raised import MemoryExhausted
-from rightbatch.records import Settings, Trial, WorkloadFacts
-from rightbatch.runner import BranchesOff, Runner, Trunk
-from rightbatch.store import Study
+from rightbatch.records import Settings, Trial
+from rightbatch.runner import BranchesOff, Trunk
 
 STEPS = 300
 CHECKPOINTS = (1 / 16, 1 / 4, 1.0)
 """Where branches begin unless somebody says otherwise, in shares of the trunk: what changes does so early."""
 
 FACTORS = (2, 4, 8, 16)
-LEAST_STEPS = 16
-"""Of the branch with the largest batch: fewer would be no training that a rate could be judged by."""
-
 SEEDS = 3
 
 Cell = tuple[float, ...]
 """The losses of branches of one size and rate, one a seed."""
-
-
-@dataclass(frozen=True)
-class BranchPlan:
-    """What will be trained at most.
-
-    at: The steps of the trunk at which branches begin.
-    factors: The multiples of the batch size of the trunk, each a multiple of the one before.
-    branch_examples: How long every branch is.
-    """
-
-    batch_size: int
-    at: tuple[int, ...]
-    factors: tuple[int, ...]
-    rules: tuple[str, ...]
-    seeds: tuple[int, ...]
-    branch_examples: int
-
-    @property
-    def trunk_examples(self) -> int:
-        """Of the trunk alone."""
-        return self.at[-1] * self.batch_size
-
-    @property
-    def most_examples(self) -> int:
-        """Of all branches, if every rule keeps up at every size."""
-        larger = list(itertools.product(self.rules, self.factors))
-        cells = len({OWN_RATE, *itertools.starmap(base_rate, larger)}) + len(larger)
-        return len(self.at) * cells * len(self.seeds) * self.branch_examples
 
 
 @dataclass(frozen=True)
@@ -156,17 +129,18 @@ def branches(
     trial = Trial(
         batch_size or size, learning_rate or rate, seed, facts.planned_examples or None, Settings(ask.settings)
     )
-    tried = _factors(factors, trial.batch_size, facts)
+    tried = factors_within(factors, trial.batch_size, facts)
     with open_study(study, runner.facts) as kept:
         if at is None:
-            at = (0,) if start_from is not None else _checkpoints(kept, runner, ask, trial)
+            needed = steps_to_target(evidence_so_far(kept, runner, ask), trial)
+            at = (0,) if start_from is not None else _checkpoints(needed, trial)
         plan = BranchPlan(
             batch_size=trial.batch_size,
-            at=_steps(at),
+            at=steps_of(at),
             factors=tried,
-            rules=_rules(rules),
-            seeds=_seeds(seed, seeds),
-            branch_examples=_whole(branch_examples, tried[-1] * trial.batch_size),
+            rules=known_rules(rules),
+            seeds=seeds_after(seed, seeds),
+            branch_examples=whole_batches(branch_examples, tried[-1] * trial.batch_size),
         )
         watch(plan, 0)
         began = time.monotonic()
@@ -249,6 +223,11 @@ class _Measured:
         return tuple(losses)
 
 
+def _checkpoints(needed: int | None, trial: Trial) -> tuple[int, ...]:
+    length = needed or min(STEPS, trial.planned_steps or STEPS)
+    return tuple(sorted({max(1, round(share * length)) for share in CHECKPOINTS}))
+
+
 def _forks(measured: _Measured, tolerance: float | None) -> list[Fork]:
     plan, forks = measured.plan, []
     for step in plan.at:
@@ -306,67 +285,3 @@ def _tried(measured: _Measured, own: Cell, tolerance: float) -> tuple[dict[float
         if not keeping_up:
             break
     return base, losses
-
-
-# ---------------------------------------------------------------------------------------------------- the plan
-
-
-def _checkpoints(study: Study, runner: Runner, ask: Ask, trial: Trial) -> tuple[int, ...]:
-    length = _steps_to_target(study, runner, ask, trial) or min(STEPS, trial.planned_steps or STEPS)
-    return tuple(sorted({max(1, round(share * length)) for share in CHECKPOINTS}))
-
-
-def _steps_to_target(study: Study, runner: Runner, ask: Ask, trial: Trial) -> int | None:
-    """What a run of this size and rate needed; None where the study has no target, or none that reached it."""
-    target = stated_target(study, ask)
-    if target is None:
-        return None
-    evidence = gather(study, facts_as_asked(study.facts, ask), question(ask, target), runner=runner, ask=ask)
-    crossings = (evidence.crossing(run) for run in evidence.runs_at(trial.batch_size, trial.learning_rate))
-    return next((math.ceil(found.steps) for found in crossings if found is not None), None)
-
-
-def _factors(factors: Sequence[int], batch_size: int, facts: WorkloadFacts) -> tuple[int, ...]:
-    listed = tuple(factors)
-    if not listed or listed[0] < 2 or any(low >= high or high % low for low, high in itertools.pairwise(listed)):
-        raise InputError(
-            f"Factors are whole numbers from 2, each a multiple of the one before (2, 4, 8, 16): so branches see the "
-            f"same examples. Got {list(listed)}."
-        )
-    most = facts.train_examples or math.inf
-    fitting = tuple(factor for factor in listed if factor * batch_size <= most)
-    if not fitting:
-        raise InputError(
-            f"{listed[0]} times the batch size {batch_size} is more than all {facts.train_examples} training examples. "
-            f"Choose a smaller --batch-size."
-        )
-    return fitting
-
-
-def _steps(at: Sequence[int]) -> tuple[int, ...]:
-    if not at or min(at) < 0:
-        raise InputError(f"Checkpoints are steps of the trunk, whole numbers from 0; got {list(at)}.")
-    return tuple(sorted(set(at)))
-
-
-def _rules(rules: Sequence[str]) -> tuple[str, ...]:
-    unknown = [rule for rule in rules if rule not in RULES]
-    if unknown or not rules:
-        raise InputError(f"Rules for the rate are {', '.join(RULES)}; got {', '.join(unknown) or 'none'}.")
-    return tuple(dict.fromkeys(rules))
-
-
-def _seeds(seed: int, seeds: int) -> tuple[int, ...]:
-    if seeds < 2:
-        raise InputError(f"At least 2 seeds are needed to see what a difference of losses is worth, got {seeds}.")
-    # Not that of the trunk: its first branch would see again what the trunk has just seen.
-    return tuple(range(seed + 1, seed + 1 + seeds))
-
-
-def _whole(examples: int | None, unit: int) -> int:
-    """So many examples, rounded up to whole batches of the largest size."""
-    if examples is None:
-        return LEAST_STEPS * unit
-    if examples < 1:
-        raise InputError(f"A branch has at least one example, got {examples}.")
-    return -(-examples // unit) * unit

@@ -17,17 +17,15 @@ from rightbatch.pipeline.runners import as_runner
 from rightbatch.pipeline.searching import forecast_of
 from rightbatch.pipeline.setting_up import (
     Ask,
+    evidence_so_far,
     facts_as_asked,
     first_choice,
-    gather,
     open_study,
-    question,
-    stated_target,
+    steps_to_target,
 )
 from rightbatch.recommend import laws_of
 from rightbatch.records import GradientSample, Interval, Settings, Trial
-from rightbatch.runner import MeasuresNoise, Runner
-from rightbatch.store import Study
+from rightbatch.runner import MeasuresNoise
 
 STEPS = 300
 CURVATURE_STEPS = 32
@@ -111,8 +109,8 @@ def noise(
     if steps is not None and steps < STRETCHES * FEWEST_SAMPLES:
         raise InputError(f"At least {STRETCHES * FEWEST_SAMPLES} steps are needed to see noise, got {steps}.")
     with open_study(study, runner.facts) as kept:
-        evidence = _evidence(kept, runner, ask)
-        needed = _steps_to_target(evidence, trial) if evidence else None
+        evidence = evidence_so_far(kept, runner, ask)
+        needed = steps_to_target(evidence, trial)
         planned = steps or max(STRETCHES * FEWEST_SAMPLES, needed or min(STEPS, trial.planned_steps or STEPS))
         began = time.monotonic()
         samples: list[GradientSample] = []
@@ -167,23 +165,6 @@ def _report(
         critical_batch_size=_critical(evidence) if evidence else None,
         wall_seconds=seconds,
     )
-
-
-def _evidence(study: Study, runner: Runner, ask: Ask) -> Evidence | None:
-    """What the study knows already; None where it has no target, and so no runs that reached it."""
-    target = stated_target(study, ask)
-    if target is None:
-        return None
-    return gather(study, facts_as_asked(study.facts, ask), question(ask, target), runner=runner, ask=ask)
-
-
-def _steps_to_target(evidence: Evidence, trial: Trial) -> int | None:
-    """What a run of this size and rate needed; None where none reached the target."""
-    for run in evidence.runs_at(trial.batch_size, trial.learning_rate):
-        found = evidence.crossing(run)
-        if found is not None:
-            return math.ceil(found.steps)
-    return None
 
 
 def _critical(evidence: Evidence) -> Interval | None:

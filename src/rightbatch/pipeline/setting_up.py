@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -149,6 +150,22 @@ def gather(
         planned_examples=facts.planned_examples if runner else 0,
         gradient_samples=tuple(samples for _, samples in study.gradient_samples()),
     )
+
+
+def evidence_so_far(study: Study, runner: Runner, ask: Ask) -> Evidence | None:
+    """What the study knows already; None where it has no target, and so no runs that reached it."""
+    target = stated_target(study, ask)
+    if target is None:
+        return None
+    return gather(study, facts_as_asked(study.facts, ask), question(ask, target), runner=runner, ask=ask)
+
+
+def steps_to_target(evidence: Evidence | None, trial: Trial) -> int | None:
+    """What a run of this size and rate needed; None where none reached the target."""
+    if evidence is None:
+        return None
+    crossings = (evidence.crossing(run) for run in evidence.runs_at(trial.batch_size, trial.learning_rate))
+    return next((math.ceil(found.steps) for found in crossings if found is not None), None)
 
 
 def facts_as_asked(facts: WorkloadFacts, ask: Ask) -> WorkloadFacts:

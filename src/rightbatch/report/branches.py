@@ -21,9 +21,9 @@ def size_text(found: LocalCriticalSize, batch_size: int) -> str:
     """
     low, high = found.size.low or 0.0, found.size.high or math.inf
     if math.isinf(high):
-        text = f"at least {units.significant(low)}" if low > batch_size else "not told"
+        text = f"at least {low:,.0f}" if low > batch_size else "not told"
     else:
-        text = f"{units.significant(found.size.estimate)} [{units.significant(low)}, {units.significant(high)}]"
+        text = f"{units.significant(found.size.estimate, 2)} [{low:,.0f}, {high:,.0f}]"
     return text + ("" if found.telling else " *")
 
 
@@ -41,16 +41,16 @@ def print_branches(
 ) -> None:
     """Print a row for each checkpoint, what they say together, what it cost, how far to trust it."""
     console.print(f"{workload}: local critical batch size, by branches of {branch_examples:,} examples, {seeds} seeds")
-    console.print(f"off a trunk with batch size {batch_size} and rate {units.rate(learning_rate)}\n")
+    console.print(f"off a trunk with batch size {batch_size} and rate {units.rate(learning_rate)}")
+    worse = f"{units.significant(forks[0].tolerance, 2)} to {units.significant(forks[-1].tolerance, 2)}"
+    console.print(f"what keeps up: a loss at most {worse} worse, with the rate by each rule\n", highlight=False)
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("steps", "loss", "rate", "tolerance", *(found.rule for found in forks[0].sizes)):
+    for name in ("steps", "loss", *(found.rule for found in forks[0].sizes)):
         table.add_column(name, justify="right", no_wrap=True)
     for fork in forks:
         table.add_row(
             f"{fork.step:,}",
-            f"{fork.loss:.4g}",
-            units.rate(fork.learning_rate),
-            units.significant(fork.tolerance, 2),
+            f"{fork.loss:.3g}",
             *(size_text(found, batch_size) for found in fork.sizes),
         )
     console.print(table)
