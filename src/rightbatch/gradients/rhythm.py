@@ -28,9 +28,10 @@ class Rhythm:
 
     @property
     def extra_seconds(self) -> float:
-        """What sampling adds to one step; before the first sample a plain step is the guess."""
-        plain = statistics.median(self._plain) if self._plain else 0.0
-        return max(0.0, statistics.median(self._sampled) - plain) if self._sampled else plain
+        """What sampling adds to one step; 0 before the first sample."""
+        if not (self._plain and self._sampled):
+            return 0.0
+        return max(0.0, statistics.median(self._sampled) - statistics.median(self._plain))
 
     @property
     def share(self) -> float:
@@ -45,7 +46,8 @@ class Rhythm:
         # Never twice in a row: what a plain step takes would not be known any more.
         if len(self._plain) < FIRST_STEP or self._last_sampled:
             return False
-        return self._added + self.extra_seconds <= self.overhead * (self._elapsed - self._added)
+        # As soon as the samples so far are paid, and not this one: the gradient is largest in the very first steps.
+        return self._added <= self.overhead * (self._elapsed - self._added)
 
     def took(self, seconds: float, *, sampled: bool) -> None:
         """Take note of how long a step took, from its beginning to that of the next."""
