@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from rightbatch.gradients.exact import per_example_gradients
-from rightbatch.gradients.totals import CHECK_EVERY, Slopes, Totals
+from rightbatch.gradients.slopes import CHECK_EVERY, Slopes
+from rightbatch.gradients.totals import Totals
 
 EXAMPLES, FEW, DRAWS = 20, 6, 300
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from rightbatch.errors import InputError
 from rightbatch.gradients.passes import Passes
-from rightbatch.gradients.totals import Slopes, Totals
+from rightbatch.gradients.slopes import Slopes
+from rightbatch.gradients.totals import Totals
 
 
 @dataclass(frozen=True)
