@@ -16,6 +16,7 @@ from rightbatch.gradients.monitor import NoiseScale
 PROGRAM = """
 import sys, torch, torch.distributed as dist
 from torch import nn
+from rightbatch.errors import InputError
 from rightbatch.gradients.monitor import NoiseScale
 
 rank, accumulated, store, result = int(sys.argv[1]), sys.argv[2] == "yes", sys.argv[3], sys.argv[4]
@@ -26,6 +27,12 @@ torch.manual_seed(0)
 model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 1)).double()
 replica = nn.parallel.DistributedDataParallel(model, bucket_cap_mb=0.0005)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+try:
+    NoiseScale(replica, optimizer, per_layer=True)
+except InputError as error:
+    assert "leave per_layer=True out" in str(error)
+else:
+    raise AssertionError("layers of replicas")
 with NoiseScale(replica, optimizer) as monitor:
     for batch in x[:6]:
         optimizer.zero_grad()

@@ -40,7 +40,8 @@ class NoiseScale:
     Training goes on as without the monitor, to the bit where nothing is compiled.
 
     With `DistributedDataParallel` over several processes the parts are the replicas, at every step, seen by a
-    communication hook: two squared norms and one number more to communicate. All processes have the same samples.
+    communication hook: two squared norms and one number more to communicate, in the plain metric, for the whole model.
+    All processes have the same samples, and close their monitors at the same step.
 
     Parameters
     ----------
@@ -74,6 +75,8 @@ class NoiseScale:
         self._series: dict[str, list[GradientSample]] = {PLAIN: []}
         self._model, self._optimizer, self._scaler, self._per_layer = model, optimizer, scaler, per_layer
         self._rhythm, self._watch = Rhythm(overhead), Sampling(model, every_step=math.isinf(overhead))
+        if per_layer and Replicas.there_are(model):
+            raise InputError("The replicas of a model are compared as a whole: leave per_layer=True out.")
         self._replicas = Replicas.of(model)
         self._sampling: Sampling | None = None
         self._began: float | None = None
@@ -101,6 +104,8 @@ class NoiseScale:
 
         Raises `InputError` while there are fewer than 4 samples, or for an optimizer without such a metric.
         """
+        if preconditioned and self._replicas is not None:
+            raise InputError("The replicas of a model are compared in the plain metric: leave preconditioned=True out.")
         if preconditioned and not preconditions(self._optimizer):
             known = ", ".join(sorted(kind.__name__ for kind in PRECONDITIONERS))
             raise InputError(

@@ -35,12 +35,18 @@ class Replicas:
                 f"one communication hook: make the monitor before registering another, and leave that other one out."
             ) from error
 
+    @staticmethod
+    def there_are(model: nn.Module) -> bool:
+        """Whether a model has replicas in several processes."""
+        if not dist.is_available() or not isinstance(model, nn.parallel.DistributedDataParallel):
+            return False
+        return dist.get_world_size(model.process_group) > 1
+
     @classmethod
     def of(cls, model: nn.Module) -> Replicas | None:
         """For a model in several processes; None for any other."""
-        if not dist.is_available() or not isinstance(model, nn.parallel.DistributedDataParallel):
-            return None
-        return cls(model) if dist.get_world_size(model.process_group) > 1 else None
+        parallel = isinstance(model, nn.parallel.DistributedDataParallel) and cls.there_are(model)
+        return cls(model) if parallel else None  # type: ignore[arg-type]
 
     def forward(self, examples: int | None) -> None:
         """A forward pass begins, of so many examples."""
