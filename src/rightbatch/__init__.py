@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # the same names as in `_FOUND_IN`, for type checkers and edi
     from rightbatch.evidence import Evidence, Objective
     from rightbatch.gradients.monitor import NoiseScale
     from rightbatch.loops import Loop, LoopTrial
+    from rightbatch.pipeline.branches import branches
     from rightbatch.pipeline.check import check
     from rightbatch.pipeline.export import export
     from rightbatch.pipeline.find import find
@@ -70,6 +71,7 @@ __all__ = [
     "Trial",
     "Workload",
     "WorkloadError",
+    "branches",
     "check",
     "export",
     "find",
