@@ -14,7 +14,7 @@ from rightbatch.gradients.exact import per_example_gradients
 from rightbatch.gradients.slopes import CHECK_EVERY, Slopes
 from rightbatch.gradients.totals import Totals
 
-EXAMPLES, FEW, DRAWS = 20, 6, 300
+EXAMPLES, FEW, DRAWS = 20, 6, 150
 
 
 class Recurrent(nn.Module):
