@@ -221,3 +221,31 @@ def test_the_prior_bounds_a_law_that_the_sizes_do_not_bound_and_no_other() -> No
     wide = [4.0 * 2**k for k in range(10)]
     exact = [50 * (1 + 3000 / size) for size in wide]
     assert fit_tradeoff(wide, exact, prior=prior) == fit_tradeoff(wide, exact)  # steps alone count
+
+
+# ------------------------------------------------------------------------------------ samples that are not equally far
+
+
+def falling(steps: list[int]) -> list[GradientSample]:
+    """Without noise: |G|^2 falls to a fiftieth of what it was, tr(Sigma) stays 100."""
+    found = []
+    for step in steps:
+        gradient = 0.02 + math.exp(-step / 15)
+        found.append(GradientSample(step, 50, 0.1, gradient + 100 / 50, (100 + gradient) / 50, 1 / 50))
+    return found
+
+
+def test_a_sample_counts_by_the_steps_that_it_stands_for() -> None:
+    every = noise_scale(falling(list(range(400))))
+    sparse = noise_scale(falling([0, 3, 6, 10, 16, 24, 36, 54, *range(80, 400, 25)]))
+    assert sparse.scale.estimate == pytest.approx(every.scale.estimate, rel=0.1)
+    assert every.scale.estimate in sparse.scale
+    alike = noise_scale(falling([0, 3, 6, 10, 16, 24, 36, 54]))
+    assert alike.scale.estimate < every.scale.estimate / 3  # over other steps it is another ratio
+
+
+def test_samples_that_are_not_of_one_training_in_order_count_alike() -> None:
+    samples = falling([0, 10, 30, 100])
+    again = noise_scale([*samples, *samples])
+    gradient, trace = terms(samples)
+    assert again.scale.estimate == pytest.approx(float(trace.mean() / gradient.mean()))

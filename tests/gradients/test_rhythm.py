@@ -48,3 +48,10 @@ def test_nothing_is_sampled_before_it_is_known_how_long_a_step_takes() -> None:
 
 def test_an_infinite_share_is_every_step() -> None:
     assert len(sampled_steps(Rhythm(math.inf), steps=50, plain_seconds=1e-3, extra_seconds=1.0)) == 50
+
+
+def test_the_first_samples_are_borrowed_and_paid_back() -> None:
+    found = sampled_steps(Rhythm(0.02), steps=3000, plain_seconds=1e-3, extra_seconds=1e-3)
+    assert found[:6] == [5, 9, 15, 24, 38, 59]
+    assert found[6] > 250  # six samples of one step each are 2 % of 300 steps
+    assert len(found) == pytest.approx(0.02 * 3000, rel=0.25)

@@ -45,6 +45,7 @@ class NoiseEstimate:
     batch_sizes, learning_rates: The smallest and the largest in force.
     steps: The first and the last one that was sampled.
     samples: How many steps were sampled.
+    freedom: Degrees of freedom of the interval.
     """
 
     scale: Interval
@@ -54,6 +55,7 @@ class NoiseEstimate:
     learning_rates: tuple[float, float]
     steps: tuple[int, int]
     samples: int
+    freedom: int
 
     @property
     def relative_error(self) -> float:
@@ -61,7 +63,7 @@ class NoiseEstimate:
         low, high = self.scale.low or 0.0, self.scale.high or math.inf
         if low <= 0 or not math.isfinite(high):
             return math.inf
-        return math.log(high / low) / 2 / t_quantile(0.5 + self.scale.level / 2, _freedom(self.samples))
+        return math.log(high / low) / 2 / t_quantile(0.5 + self.scale.level / 2, self.freedom)
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,8 @@ def noise_scale(
     What is estimated is the ratio over the steps of this very run. Given the weights, the errors of different steps
     have nothing in common, and their variance shows in the differences of neighbours (von Neumann 1941): how |G|^2
     itself changes from one part of the run to another is no error. Where it jumps from step to step that counts as
-    error too, and the interval is rather too wide.
+    error too, and the interval is rather too wide. Two thirds of the differences count as degrees of freedom. A sample
+    counts by the steps that it stands for, halfway to its neighbours: a monitor looks more often at the start.
 
     Raises
     ------
@@ -137,10 +140,13 @@ def noise_scale(
     """
     _check(samples)
     gradient, trace = terms(samples, train_examples)
-    quantile = t_quantile(0.5 + level / 2, _freedom(len(gradient)))
+    weights = _weights(np.array([sample.step for sample in samples]))
+    shares = (weights[1:] ** 2 + weights[:-1] ** 2) / 2
+    freedom = max(2, round(2 / 3 * float(shares.sum() ** 2 / (shares**2).sum())))
+    quantile = t_quantile(0.5 + level / 2, freedom)
     differences = np.diff([trace, gradient])
-    covariance = differences @ differences.T / (2 * differences.shape[1] * len(gradient))
-    means = float(trace.mean()), float(gradient.mean())
+    covariance = (differences * shares) @ differences.T / 2 * float((weights**2).sum() / shares.sum())
+    means = float(trace @ weights), float(gradient @ weights)
     errors = np.sqrt(np.diag(covariance))
     low, high = _fieller(*means, covariance, quantile)
     estimate = max(0.0, means[0]) / means[1] if means[1] > 0 else math.inf
@@ -152,6 +158,7 @@ def noise_scale(
         learning_rates=(min(s.learning_rate for s in samples), max(s.learning_rate for s in samples)),
         steps=(min(s.step for s in samples), max(s.step for s in samples)),
         samples=len(samples),
+        freedom=freedom,
     )
 
 
@@ -171,9 +178,13 @@ def _check(samples: Sequence[GradientSample]) -> None:
             )
 
 
-def _freedom(samples: int) -> int:
-    """Degrees of freedom of a variance from successive differences: two thirds of those about the mean."""
-    return max(2, round(2 * (samples - 1) / 3))
+def _weights(steps: npt.NDArray[np.int64]) -> Array:
+    """By how many steps a sample stands for; all alike where the steps are not those of one training, in order."""
+    gaps = np.diff(steps).astype(float)
+    if not (gaps > 0).all():
+        return np.full(len(steps), 1 / len(steps))
+    weights = (np.concatenate([gaps[:1], gaps]) + np.concatenate([gaps, gaps[-1:]])) / 2
+    return np.asarray(weights / weights.sum())
 
 
 def _fieller(trace: float, gradient: float, covariance: Array, quantile: float) -> tuple[float, float]:

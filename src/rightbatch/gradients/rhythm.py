@@ -9,6 +9,9 @@ from collections import deque
 FIRST_STEP = 5
 """Steps before this one only show how long a step takes; the very first ones take longer than those to come."""
 
+BORROWED, APART = 6, 1.5
+"""So many samples are not paid for in advance, each step of them so many times as far into the training as the last."""
+
 REMEMBERED_PLAIN, REMEMBERED_SAMPLED = 64, 32
 
 
@@ -16,7 +19,8 @@ class Rhythm:
     """Says which steps are due, from how long plain steps and sampled ones took.
 
     `overhead` is the share of training time that sampling may add: 0.02 for one fiftieth; `math.inf` for every step.
-    What was added so far counts, so that the share holds over all of the training and not only from sample to sample.
+    What was added so far counts, so that the share holds over all of the training and not only from sample to sample;
+    a few samples near the start are borrowed, and paid back by those to come.
     """
 
     def __init__(self, overhead: float) -> None:
@@ -25,6 +29,8 @@ class Rhythm:
         self._sampled: deque[float] = deque(maxlen=REMEMBERED_SAMPLED)
         self._elapsed = self._added = 0.0
         self._last_sampled = False
+        self._steps = self._samples = 0
+        self._next_borrowed = FIRST_STEP
 
     @property
     def extra_seconds(self) -> float:
@@ -46,13 +52,18 @@ class Rhythm:
         # Never twice in a row: what a plain step takes would not be known any more.
         if len(self._plain) < FIRST_STEP or self._last_sampled:
             return False
-        # As soon as the samples so far are paid, and not this one: the gradient is largest in the very first steps.
-        return self._added <= self.overhead * (self._elapsed - self._added)
+        # |G|^2 may fall by orders of magnitude in the first steps: a monitor that saved up would not see them.
+        if self._samples < BORROWED and self._steps >= self._next_borrowed:
+            return True
+        return self._added + self.extra_seconds <= self.overhead * (self._elapsed - self._added)
 
     def took(self, seconds: float, *, sampled: bool) -> None:
         """Take note of how long a step took, from its beginning to that of the next."""
         self._last_sampled = sampled
+        self._steps += 1
         if sampled:
+            self._samples += 1
+            self._next_borrowed = math.ceil(self._steps * APART)
             self._sampled.append(seconds)
             plain = statistics.median(self._plain) if self._plain else seconds
             # Times vary, and so this may be negative. What made one step very long was not the sampling.
