@@ -17,9 +17,9 @@ code with what makes the samples: it multiplies out the layers by hand, and is i
 per example.
 
 An estimate says which steps it is of, and the reference is over these, first to last. With its default share the
-monitor samples step 5, and then none for some 50 steps, until that sample is paid. At batch size 256 half of the sum of
-|G|^2 over the whole training falls into these, which no interval from the other steps can know. `over_all_steps` is the
-ratio over the whole of the training.
+monitor leaves the first five steps out; the ratio over the whole of the training is `over_all_steps`. At batch size
+256 about half of the sum of |G|^2 over a training falls into steps 10 to 29: where none of them is sampled, no interval
+from the other steps can know it.
 """
 
 from __future__ import annotations

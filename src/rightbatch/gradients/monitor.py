@@ -195,11 +195,10 @@ class NoiseScale:
             if self._replicas is None and self._rhythm.due():
                 self._sampling = self._watch
                 self._sampling.begin(self._scale(), metric_of(self._optimizer))
-        examples = examples_in([*args, *kwargs.values()])
         if self._replicas is not None:
-            self._replicas.forward(examples)
+            self._replicas.forward(examples_in([*args, *kwargs.values()]))
         if self._sampling is not None:
-            fault = self._sampling.forward(examples)
+            fault = self._sampling.forward(examples_in([*args, *kwargs.values()]))
             if fault:
                 self._give_up(fault)
 

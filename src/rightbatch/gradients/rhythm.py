@@ -28,16 +28,10 @@ class Rhythm:
         self._plain: deque[float] = deque(maxlen=REMEMBERED_PLAIN)
         self._sampled: deque[float] = deque(maxlen=REMEMBERED_SAMPLED)
         self._elapsed = self._added = 0.0
+        self.extra_seconds = 0.0  # what sampling adds to one step, as far as is known
         self._last_sampled = False
         self._steps = self._samples = 0
         self._next_borrowed = FIRST_STEP
-
-    @property
-    def extra_seconds(self) -> float:
-        """What sampling adds to one step; 0 before the first sample."""
-        if not (self._plain and self._sampled):
-            return 0.0
-        return max(0.0, statistics.median(self._sampled) - statistics.median(self._plain))
 
     @property
     def share(self) -> float:
@@ -66,6 +60,7 @@ class Rhythm:
             self._next_borrowed = math.ceil(self._steps * APART)
             self._sampled.append(seconds)
             plain = statistics.median(self._plain) if self._plain else seconds
+            self.extra_seconds = max(0.0, statistics.median(self._sampled) - plain)
             # Times vary, and so this may be negative. What made one step very long was not the sampling.
             self._added += min(seconds, plain + 3 * max(plain, self.extra_seconds)) - plain
         else:
