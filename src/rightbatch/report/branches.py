@@ -43,7 +43,8 @@ def print_branches(
     console.print(f"{workload}: local critical batch size, by branches of {branch_examples:,} examples, {seeds} seeds")
     console.print(f"off a trunk with batch size {batch_size} and rate {units.rate(learning_rate)}")
     worse = f"{units.significant(forks[0].tolerance, 2)} to {units.significant(forks[-1].tolerance, 2)}"
-    console.print(f"what keeps up: a loss at most {worse} worse, with the rate by each rule\n", highlight=False)
+    console.print(f"what keeps up: a loss at most {worse} worse, with the rate by each rule", highlight=False)
+    console.print("estimates with 90 % intervals\n", highlight=False)
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("steps", "loss", *(found.rule for found in forks[0].sizes)):
         table.add_column(name, justify="right", no_wrap=True)
