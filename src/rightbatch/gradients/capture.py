@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from rightbatch.gradients.exact import refuse_mixing
-from rightbatch.gradients.factors import Factors, wide
+from rightbatch.gradients.factors import Factors, squares_of_examples, wide
 from rightbatch.gradients.layers import Layer, layer_of
 
 Unruled = Callable[[nn.Module, Sequence[Any], Mapping[str, Any], Any], Sequence[RemovableHandle]]
@@ -165,13 +165,17 @@ class Call:
     def input_squared(self) -> Tensor:
         """Squared norm of the input of each example, [examples]; 1 for indices, which have no size."""
         assert self.entered is not None
-        return _squares(self.entered) if self.entered.is_floating_point() else torch.ones(()).to(self.entered.device)
+        return (
+            squares_of_examples(wide(self.entered))
+            if self.entered.is_floating_point()
+            else torch.ones(()).to(self.entered.device)
+        )
 
     @functools.cached_property
     def output_squared(self) -> Tensor:
         """Squared norm of the gradient of the output of each example, [examples]."""
         assert self.gradient is not None
-        return _squares(self.gradient)
+        return squares_of_examples(wide(self.gradient))
 
 
 def when_gradient_comes(output: Tensor, take: Callable[[Tensor], None]) -> RemovableHandle:
@@ -198,8 +202,3 @@ def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[
     if torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return contextlib.nullcontext()
-
-
-def _squares(values: Tensor) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(wide(values).flatten(1), dim=1)
-    return norms.square()

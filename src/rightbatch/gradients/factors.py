@@ -126,6 +126,12 @@ def squared_norms(parts: Sequence[Factors], metric: Tensor | None = None) -> Ten
     return squared if metric is not None else squared.unsqueeze(0)
 
 
+def squared(tensor: Tensor) -> Tensor:
+    """The sum of the squares of all its numbers, at least float32: one pass over them and nothing in between."""
+    flat = wide(tensor.detach().reshape(-1))
+    return torch.dot(flat, flat)
+
+
 def wide(tensor: Tensor) -> Tensor:
     """At least float32: squares of half precision would underflow, and sums of them stall."""
     return tensor.float() if tensor.dtype.itemsize < 4 else tensor
@@ -154,7 +160,7 @@ def _measured(parts: Sequence[Factors], directions: _Directions, metric: Tensor 
 def _vectors(parts: Sequence[Vectors], directions: _Directions, metric: Tensor | None) -> _Measured:
     values = [wide(part.values) for part in parts]
     summed = functools.reduce(torch.add, [value if value.ndim == 2 else value.sum(2) for value in values])
-    squared = _squares(summed, metric)
+    squared = squares_of_examples(summed, metric)
     if directions is None:
         return squared, _NOTHING, _NOTHING
     along = (summed @ directions[0]).sum()
@@ -184,7 +190,7 @@ def _outers(parts: Sequence[Outer], directions: _Directions, metric: Tensor | No
                 along.append((torch.bmm(u, left) * (v @ right).unsqueeze(1)).flatten())
         else:
             summed = torch.bmm(left, right.mT)
-            squares.append(_squares(summed.reshape(-1, groups * m, n), metric))
+            squares.append(squares_of_examples(summed.reshape(-1, groups * m, n), metric))
             if directions is not None:
                 along.append((summed @ directions[1]).reshape(-1, groups * m) @ directions[0])
     squared = torch.cat(squares, dim=-1)
@@ -212,7 +218,7 @@ def _rows(parts: Sequence[Rows], directions: _Directions, metric: Tensor | None)
         along, scale = terms.sum(), terms.dot(terms)
     examples, positions = index.shape
     if positions == 1:
-        return _squares(right, None if metric is None else metric[index]), along, scale
+        return squares_of_examples(right, None if metric is None else metric[index]), along, scale
     # Positions of an example with the same index share a slot; there are never more slots than positions.
     ordered, order = index.sort(dim=1)
     slots = torch.zeros_like(index)
@@ -222,7 +228,8 @@ def _rows(parts: Sequence[Rows], directions: _Directions, metric: Tensor | None)
     slots += positions * torch.arange(examples, device=index.device).unsqueeze(1)
     summed = right.new_zeros(examples * positions, right.shape[2])
     summed.index_add_(0, slots.flatten(), right.flatten(0, 1))
-    return _squares(summed.reshape(right.shape), None if metric is None else metric[rows_of_slots]), along, scale
+    metric_of_slots = None if metric is None else metric[rows_of_slots]
+    return squares_of_examples(summed.reshape(right.shape), metric_of_slots), along, scale
 
 
 def _cross(outers: Sequence[Outer], rows: Sequence[Rows], metric: Tensor | None) -> Tensor:
@@ -270,7 +277,7 @@ def _index_and_right(parts: Sequence[Rows], chosen: slice) -> tuple[Tensor, Tens
     return torch.cat(index, 1), torch.cat(right, 1)
 
 
-def _squares(values: Tensor, metric: Tensor | None = None) -> Tensor:
+def squares_of_examples(values: Tensor, metric: Tensor | None = None) -> Tensor:
     """Squared norms for each example, [examples], or [2, examples] with those in a metric."""
     norms: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1).square()
     if metric is None:

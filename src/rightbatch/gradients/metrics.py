@@ -14,6 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+Metric = Mapping[nn.Parameter, Tensor]
+"""P of each parameter, of its shape."""
+
 Preconditioner = Callable[[Mapping[str, Any], Mapping[str, Any]], Tensor]
 
 

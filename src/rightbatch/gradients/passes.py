@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-Metric = Mapping[nn.Parameter, Tensor]
+from rightbatch.gradients.factors import squared, wide
+from rightbatch.gradients.metrics import Metric
 
 
 class Passes:
@@ -75,9 +76,9 @@ class Passes:
         values = gradient.detach()
         if values.is_sparse:
             values = values.coalesce().values() if metric is None else values.to_dense()
-        flat = values.reshape(-1)
-        flat = flat.float() if flat.dtype.itemsize < 4 else flat
-        plain = torch.dot(flat, flat)  # one pass over the numbers and nothing in between
+        plain = squared(values)
         if self._metric is None:
             return plain.unsqueeze(0)
-        return torch.stack([plain, plain if metric is None else torch.dot(flat.square(), metric.reshape(-1))])
+        if metric is None:
+            return torch.stack([plain, plain])
+        return torch.stack([plain, torch.dot(wide(values).reshape(-1).square(), metric.reshape(-1))])

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from rightbatch.errors import InputError
+from rightbatch.gradients.factors import squared
 from rightbatch.gradients.sampling import Sampled
 
 
@@ -61,9 +62,9 @@ class Replicas:
         replicas = dist.get_world_size(self._group)
         sent = torch.stack([own, torch.as_tensor(float(examples)).to(own)])
         dist.all_reduce(sent, group=self._group)
-        squared, all_examples = sent.tolist()
+        of_replicas, all_examples = sent.tolist()
         batch = float(torch.stack(averaged).sum())
-        terms = (batch / scale**2, squared / replicas**2 / scale**2)
+        terms = (batch / scale**2, of_replicas / replicas**2 / scale**2)
         return Sampled(round(all_examples), {"": (terms,)}, 1 / replicas, {})
 
     def close(self) -> None:
@@ -73,7 +74,7 @@ class Replicas:
     def _hook(self, bucket: Any) -> torch.futures.Future[Tensor]:
         gradients = bucket.buffer()
         if not self._closed:
-            own = _squared(gradients)
+            own = squared(gradients)
             self._own = own if self._own is None else self._own + own
         gradients.div_(dist.get_world_size(self._group))
         work = dist.all_reduce(gradients, group=self._group, async_op=True)
@@ -82,12 +83,7 @@ class Replicas:
         def averaged(future: torch.futures.Future[list[Tensor]]) -> Tensor:
             found = future.value()[0]
             if not self._closed:
-                self._averaged.append(_squared(found))
+                self._averaged.append(squared(found))
             return found
 
         return work.get_future().then(averaged)  # type: ignore[no-any-return]
-
-
-def _squared(gradients: Tensor) -> Tensor:
-    flat = gradients.float() if gradients.dtype.itemsize < 4 else gradients
-    return torch.dot(flat, flat)

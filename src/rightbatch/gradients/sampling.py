@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rightbatch.errors import InputError
+from rightbatch.gradients.metrics import Metric
 from rightbatch.gradients.passes import Passes
 from rightbatch.gradients.slopes import Slopes
 from rightbatch.gradients.totals import Totals
@@ -42,7 +43,7 @@ class Sampling:
         self._passes: Passes | None = None
         self._eager = contextlib.ExitStack()
 
-    def begin(self, scale: float, metric: Mapping[nn.Parameter, Tensor] | None) -> None:
+    def begin(self, scale: float, metric: Metric | None) -> None:
         """A step begins. `scale` is what a gradient scaler multiplies its loss by."""
         self._scale, self._metric = scale, metric
         if self._passes is None:

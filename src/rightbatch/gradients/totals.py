@@ -27,13 +27,12 @@ from torch.utils.hooks import RemovableHandle
 from rightbatch.errors import InputError
 from rightbatch.gradients.capture import Arrival, Call, Capture
 from rightbatch.gradients.factors import Factors, Found, combinable, measure, squared_norms, wide
+from rightbatch.gradients.metrics import Metric
 from rightbatch.gradients.rerun import Rerun
 from rightbatch.gradients.slopes import Slopes
 
 GROUP = 4
 """Modules without a rule are run again for groups of so many examples: far fewer would cost as much."""
-
-Metric = Mapping[nn.Parameter, Tensor]
 
 
 class Totals:
