@@ -15,7 +15,7 @@ ROOT = Path(rightbatch.__file__).parent
 
 LAYERS = [
     ["errors", "findings", "machine", "streams", "wording"],
-    ["records", "raised"],
+    ["records", "raised", "memory_room"],
     ["curves", "lattice"],
     ["ends"],
     ["fit"],
@@ -36,6 +36,7 @@ LAYERS = [
 """From the ground up: a room imports only from rows above its own, or from itself."""
 
 TENSOR_WING = {
+    "accumulation",
     "batches",
     "branching",
     "checkpoint",
@@ -45,6 +46,7 @@ TENSOR_WING = {
     "gradients",
     "losses",
     "measure",
+    "parts",
     "schedules",
     "stepping",
     "update",
@@ -55,6 +57,7 @@ MAY_BE_IMPORTED_THERE = {
     "errors",
     "findings",
     "machine",
+    "memory_room",
     "streams",
     "wording",
     "raised",

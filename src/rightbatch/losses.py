@@ -65,6 +65,14 @@ def totals(value: Any, examples: int, name: str) -> tuple[torch.Tensor, float]:
     raise WorkloadError(f"{name}(model, batch) returned {found} in evaluation. {CONTRACT}.")
 
 
+def summed_loss(loss: Any, examples: int | None) -> tuple[torch.Tensor, float]:
+    """The sum of a loss over a batch, and what it is a sum over: examples, or tokens."""
+    check_loss(loss, examples)
+    if is_total(loss):
+        return loss[0], float(loss[1])
+    return (loss.sum(), float(len(loss))) if loss.ndim else (loss * (examples or 1), float(examples or 1))
+
+
 def is_total(value: Any) -> bool:
     """Whether a value is a pair (total, weight): both scalars."""
     return isinstance(value, tuple) and len(value) == 2 and all(is_scalar(part) for part in value)

@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 
+from rightbatch.accumulation import accumulate
 from rightbatch.batches import LoaderSource, Source
 from rightbatch.errors import WorkloadError
 from rightbatch.losses import check_loss, mean_loss
+from rightbatch.parts import split
 from rightbatch.records import Trial
 from rightbatch.update import Update, under_autocast
 from rightbatch.workload import Workload
@@ -23,10 +25,16 @@ BLOCK_STEPS = 256
 
 
 class Stepper:
-    """A model, its optimizer and its position in the data, advanced by whole numbers of steps."""
+    """A model, its optimizer and its position in the data, advanced by whole numbers of steps.
 
-    def __init__(self, workload: Workload, trial: Trial, source: Source | None = None) -> None:
+    Batches of more than `micro_batch_size` examples are accumulated from parts of at most so many.
+    """
+
+    def __init__(
+        self, workload: Workload, trial: Trial, source: Source | None = None, micro_batch_size: int | None = None
+    ) -> None:
         self.workload, self.trial = workload, trial
+        self.accumulation_steps = accumulation_steps(trial.batch_size, micro_batch_size)
         self.source = source or workload.source("data")
         if 0 < len(self.source) < trial.batch_size:
             raise WorkloadError(
@@ -81,10 +89,14 @@ class Stepper:
     def _block(self, steps: int) -> list[torch.Tensor]:
         model, optimizer, schedule = self.model, self.optimizer, self.schedule
         loss, backward, update = under_autocast(self.workload.loss, self.workload), self._backward, self.update
-        kept: list[torch.Tensor] = []
+        parts, kept = self.accumulation_steps, []
         for batch in islice(self._batches, steps):
             optimizer.zero_grad()
-            kept.append(backward(loss(model, batch)))
+            kept.append(
+                backward(loss(model, batch))
+                if parts == 1
+                else accumulate(loss, model, split(batch, parts), model.parameters(), update.scale)
+            )
             update()
             if schedule is not None:
                 schedule.step()
@@ -142,3 +154,8 @@ class Stepper:
         self._order.set_state(state["order"])
         # The stream begins the current epoch anew and skips what was done of it: all of it, at an epoch's end.
         self._batches = self._stream(skip=state["done_in_epoch"])
+
+
+def accumulation_steps(batch_size: int, micro_batch_size: int | None) -> int:
+    """The fewest parts of a batch that have at most so many examples each."""
+    return 1 if micro_batch_size is None else -(-batch_size // micro_batch_size)

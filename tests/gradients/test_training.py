@@ -12,7 +12,8 @@ from torch import nn
 
 from rightbatch.errors import WorkloadError
 from rightbatch.fit.noise import noise_scale
-from rightbatch.gradients.training import gradient_samples, split
+from rightbatch.gradients.training import gradient_samples
+from rightbatch.parts import split
 from rightbatch.records import Trial
 from rightbatch.stepping import Stepper
 from rightbatch.streams import RandomStreams
@@ -150,13 +151,15 @@ def test_batches_of_all_shapes_are_split() -> None:
     assert [len(part) for part in split(x, 4)] == [2, 3, 2, 3]
     assert torch.cat([part["x"][1] for part in split({"x": [x, x]}, 3)]).equal(x)
     assert len(split((x[:3], x[:3]), 4)) == 3
-    for batch, said in (
-        (x[:1], "one example has no parts"),
-        ((x, x[:4]), "cannot be split"),
-        ((x, "text"), "cannot be split"),
-    ):
-        with pytest.raises(WorkloadError, match=said):
+    assert len(split(x[:1], 2)) == 1
+    for batch in ((x, x[:4]), (x, "text")):
+        with pytest.raises(WorkloadError, match="cannot be split"):
             split(batch, 2)
+
+
+def test_a_batch_of_one_example_has_no_noise() -> None:
+    with pytest.raises(WorkloadError, match="one example has no parts"):
+        list(gradient_samples(workload(), Trial(1, 0.1, 1), 2))
 
 
 def test_a_gradient_that_is_not_finite_is_told_from_noise() -> None:

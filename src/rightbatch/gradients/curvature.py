@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rightbatch.losses import check_loss, examples_in, is_total, mean_loss
+from rightbatch.losses import examples_in, mean_loss, summed_loss
 from rightbatch.records import GradientSample
 from rightbatch.stepping import Stepper
 from rightbatch.streams import RandomStreams
@@ -68,14 +68,6 @@ class Curvature:
 def trained_by(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     """The parameters that an optimizer changes."""
     return [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-
-
-def summed_loss(loss: Any, examples: int | None) -> tuple[Tensor, float]:
-    """The sum of a loss over a batch, and what it is a sum over: examples, or tokens."""
-    check_loss(loss, examples)
-    if is_total(loss):
-        return loss[0], float(loss[1])
-    return (loss.sum(), float(len(loss))) if loss.ndim else (loss * (examples or 1), float(examples or 1))
 
 
 def _gradient(loss: Tensor, parameters: Sequence[nn.Parameter], *, graph: bool = False) -> list[Tensor]:

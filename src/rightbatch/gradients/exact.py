@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from rightbatch.errors import InputError
 from rightbatch.gradients.layers import mixes_examples
 from rightbatch.losses import check_loss, examples_in, is_total
+from rightbatch.parts import mapped
 
 Loss = Callable[[Any, Any], Any]
 
@@ -128,15 +129,3 @@ def count_examples(batch: Any) -> int:
             f"dimension, or a tuple, a list or a dict of such tensors."
         )
     return examples
-
-
-def mapped(batch: Any, function: Callable[[Tensor], Any]) -> Any:
-    """A batch with every tensor replaced; all else stays as it is."""
-    if isinstance(batch, Tensor):
-        return function(batch)
-    if isinstance(batch, Mapping):
-        return {name: mapped(value, function) for name, value in batch.items()}
-    if isinstance(batch, tuple | list):
-        made = [mapped(value, function) for value in batch]
-        return type(batch)(*made) if hasattr(batch, "_fields") else type(batch)(made)
-    return batch

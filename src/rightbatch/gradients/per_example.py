@@ -12,9 +12,10 @@ from torch.func import functional_call, vmap
 
 from rightbatch.errors import InputError
 from rightbatch.gradients.capture import Arrival, Capture
-from rightbatch.gradients.exact import Loss, count_examples, each_example, mapped, one_example, refuse_mixing, trained
+from rightbatch.gradients.exact import Loss, count_examples, each_example, one_example, refuse_mixing, trained
 from rightbatch.gradients.factors import Found, combinable, measure, wide
 from rightbatch.losses import is_total
+from rightbatch.parts import mapped
 
 VMAP_NUMBERS = 1 << 24
 """Gradients of single examples are held for about so many numbers at a time."""

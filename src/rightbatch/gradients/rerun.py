@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from rightbatch.gradients.capture import when_gradient_comes
-from rightbatch.gradients.exact import mapped
+from rightbatch.parts import mapped
 
 
 def _of_recurrent(module: nn.Module) -> tuple[int, int]:

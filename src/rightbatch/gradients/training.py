@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
 from rightbatch.errors import WorkloadError
-from rightbatch.gradients.curvature import Curvature, summed_loss, trained_by
-from rightbatch.gradients.exact import mapped
+from rightbatch.gradients.curvature import Curvature, trained_by
 from rightbatch.gradients.metrics import metric_of
 from rightbatch.gradients.passes import Passes
-from rightbatch.losses import examples_in
+from rightbatch.losses import examples_in, summed_loss
+from rightbatch.parts import split
 from rightbatch.records import GradientSample, Trial
 from rightbatch.stepping import Stepper
 from rightbatch.streams import RandomStreams
@@ -49,9 +47,18 @@ def gradient_samples(
         with random.active():  # of each step alone: between two of them the caller goes on
             batch = next(stepper.batches())
             micro_batches = split(batch, parts)
+            _check_parts(micro_batches)
             samples = [curvature.sample(batch, micro_batches)] if step in curved else []
             samples = [*_step(stepper, batch, micro_batches), *samples]
         yield from samples
+
+
+def _check_parts(micro_batches: Sequence[Any]) -> None:
+    if len(micro_batches) < 2:
+        raise WorkloadError(
+            "A batch of one example has no parts whose gradients could be compared. Measure the noise at a batch size "
+            "of at least 2: the noise scale hardly depends on it."
+        )
 
 
 def _step(stepper: Stepper, batch: Any, micro_batches: Sequence[Any]) -> list[GradientSample]:
@@ -92,30 +99,3 @@ def _step(stepper: Stepper, batch: Any, micro_batches: Sequence[Any]) -> list[Gr
     ]
     stepper.finish_step()
     return samples
-
-
-def split(batch: Any, parts: int) -> list[Any]:
-    """A batch (tensors, alone or in a tuple, a list or a dict) as micro-batches of nearly equal size, in order.
-
-    Raises `WorkloadError` for a batch of one example, or one whose tensors have no common first dimension.
-    """
-    examples = examples_in(batch)
-    if examples is None or not _same_length(batch, examples):
-        raise WorkloadError(
-            f"A batch of type {type(batch).__name__} cannot be split into micro-batches: its tensors do not all have "
-            f"the examples along their first dimension. Give tensors, or a tuple or dict of them, of equal lengths."
-        )
-    if examples < 2:
-        raise WorkloadError(
-            "A batch of one example has no parts whose gradients could be compared. Measure the noise at a batch size "
-            "of at least 2: the noise scale hardly depends on it."
-        )
-    edges = [examples * k // min(parts, examples) for k in range(min(parts, examples) + 1)]
-    return [mapped(batch, operator.itemgetter(slice(low, high))) for low, high in itertools.pairwise(edges)]
-
-
-def _same_length(batch: Any, examples: int) -> bool:
-    if isinstance(batch, torch.Tensor):
-        return batch.ndim > 0 and len(batch) == examples
-    values = list(batch.values()) if isinstance(batch, Mapping) else batch
-    return isinstance(values, list | tuple) and all(_same_length(value, examples) for value in values)
