@@ -152,6 +152,14 @@ class DatasetSource:
     def fixed(self, examples: int, batch_size: int) -> Iterator[Any]:
         return self._read(fixed_subset(len(self), examples), batch_size, drop_last=False)
 
+    def example(self, index: int) -> Any:
+        """One example as the data set gives it, not collated."""
+        return self._data[index]
+
+    def in_order(self, order: torch.Tensor, batch_size: int) -> Iterator[Any]:
+        """Batches of the examples with these indices, in their order."""
+        return self._read(order, batch_size, drop_last=False)
+
     def _read(self, order: torch.Tensor, batch_size: int, *, drop_last: bool) -> Iterator[Any]:
         loader = DataLoader(
             self._data,

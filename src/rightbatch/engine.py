@@ -22,9 +22,20 @@ from rightbatch.errors import InputError, StateError
 from rightbatch.evaluation import Evaluator
 from rightbatch.gradients.training import gradient_samples
 from rightbatch.machine import processor
+from rightbatch.measure.memory import measure_memory
 from rightbatch.measure.step_time import measure_step_times
 from rightbatch.raised import MemoryExhausted, explained
-from rightbatch.records import Environment, GradientSample, Point, StepTime, Stop, StopReason, Trial, WorkloadFacts
+from rightbatch.records import (
+    Environment,
+    GradientSample,
+    MemoryProbe,
+    Point,
+    StepTime,
+    Stop,
+    StopReason,
+    Trial,
+    WorkloadFacts,
+)
 from rightbatch.runner import suits
 from rightbatch.stepping import Stepper
 from rightbatch.streams import RandomStreams
@@ -93,6 +104,10 @@ class WorkloadRunner:
         """See `rightbatch.runner.MeasuresNoise`."""
         with explained("while sampling gradients"):
             yield from gradient_samples(self.workload, trial, steps, curvature_steps=curvature_steps)
+
+    def memory_probe(self, batch_size: int, micro_batch_size: int, **how: Any) -> MemoryProbe:
+        """See `rightbatch.runner.MeasuresMemory`."""
+        return measure_memory(self.workload, self._data, batch_size, micro_batch_size, **how)
 
     def trunk(self, trial: Trial, widest: int) -> Trunk:
         """See `rightbatch.runner.BranchesOff`."""

@@ -36,24 +36,30 @@ def free_bytes() -> int:
     return min([free, *_allowed_by_groups()])
 
 
-def held_bytes(process: int | None = None) -> int:
-    """What a process (None: this one) and its children hold in memory; pages that they share are counted once.
+def held_bytes() -> int:
+    """What this process holds in memory."""
+    _need_psutil()
+    return int(psutil.Process().memory_info().rss)
 
-    0 where the process has ended.
+
+def holding(process: int) -> tuple[int, int]:
+    """What a process and its children hold in memory, pages that they share counted once, and how many they are.
+
+    Nothing where it has ended.
     """
     _need_psutil()
     try:
         owner = psutil.Process(process)
         children = owner.children(recursive=True)
         if not children:
-            return int(owner.memory_info().rss)
+            return int(owner.memory_info().rss), 1
     except psutil.Error:
-        return 0
+        return 0, 0
     held = 0
     for one in (owner, *children):
         with contextlib.suppress(psutil.Error):  # it may end while it is asked
             held += _proportional(one)
-    return held
+    return held, 1 + len(children)
 
 
 def peak_bytes() -> int:

@@ -180,6 +180,59 @@ class GradientSample:
 
 
 @dataclass(frozen=True)
+class MemoryParts:
+    """What can be counted of the memory of a training, in bytes.
+
+    `model_bytes` (parameters and buffers), `gradient_bytes` and `optimizer_bytes` are the same at every batch size.
+    The others are per example, of what a forward pass keeps for the backward pass: all of it, what it would keep under
+    bfloat16 autocast, and what it would keep if every block of the model were recomputed (activation checkpointing).
+    None where the model did not let itself be looked at. `normalising` names the modules that normalise over a batch.
+    """
+
+    model_bytes: int
+    gradient_bytes: int
+    optimizer_bytes: int
+    kept_bytes: float | None = None
+    kept_in_bfloat16_bytes: float | None = None
+    kept_with_checkpoints_bytes: float | None = None
+    normalising: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MemoryProbe:
+    """Training steps and an evaluation that were made, in a process of their own, to see what memory they take.
+
+    micro_batch_size: Examples of one pass, forward and backward, at most.
+    batch_size: Examples of one update of the weights: more of them are accumulated.
+    limit_bytes: What it could have; it was ended when it took more.
+    before_bytes: What was held before the model was made: the program, its libraries, the data.
+    training_bytes: The most that was held in training; None of one that was ended.
+    peak_bytes: The most that was held, evaluation and all.
+    why: Of one that did not fit, what happened.
+    """
+
+    micro_batch_size: int
+    batch_size: int
+    limit_bytes: int
+    before_bytes: int
+    training_bytes: int | None
+    peak_bytes: int | None
+    seconds: float
+    why: str = ""
+    parts: MemoryParts | None = None
+
+    @property
+    def accumulation_steps(self) -> int:
+        """Passes for one update of the weights."""
+        return -(-self.batch_size // self.micro_batch_size)
+
+    @property
+    def fits(self) -> bool:
+        """Whether it ran to its end within its limit."""
+        return self.peak_bytes is not None and self.peak_bytes <= self.limit_bytes
+
+
+@dataclass(frozen=True)
 class Environment:
     """Where seconds were measured. Seconds of two environments are never mixed in a fit."""
 

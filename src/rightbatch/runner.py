@@ -16,6 +16,7 @@ from rightbatch.errors import WorkloadError
 from rightbatch.records import (
     Environment,
     GradientSample,
+    MemoryProbe,
     Point,
     Setting,
     Settings,
@@ -77,6 +78,23 @@ class MeasuresNoise(Protocol):
 
         In the plain metric, in that of the optimizer where it has another one, and by curvature at `curvature_steps`.
         """
+
+
+@runtime_checkable
+class MeasuresMemory(Protocol):
+    """A runner that can train for a few steps to see what memory they take."""
+
+    def memory_probe(
+        self,
+        batch_size: int,
+        micro_batch_size: int,
+        *,
+        limit_bytes: int | None,
+        headroom: float,
+        host_bytes: int,
+        look: bool,
+    ) -> MemoryProbe:
+        """See `measure.memory`. To be called once in the life of a process, which may not survive it."""
 
 
 class Trunk(Protocol):

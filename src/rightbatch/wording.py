@@ -6,3 +6,12 @@ from __future__ import annotations
 def counted(number: int, what: str) -> str:
     """A number of things: "1 seed", "2 seeds"."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def bytes_text(number: float) -> str:
+    """An amount of memory in three digits, in units of a thousand: 1.25 GB, 832 MB."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if abs(number) >= 0.9995 * size:
+            scaled = number / size
+            return f"{scaled:.{max(0, 3 - len(str(int(abs(scaled) + 0.0005))))}f} {unit}"
+    return f"{number:.0f} bytes"

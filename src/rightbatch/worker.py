@@ -30,7 +30,12 @@ class Setup:
     make: bytes
     path: tuple[str, ...]
     threads: int
-    processors: tuple[int, ...]
+    processors: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, make: bytes, threads: int) -> Setup:
+        """A worker that finds the same modules as this process, on any processor."""
+        return cls(make, tuple(sys.path), threads)
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,12 @@ def serve(connection: Connection, runner: Runner) -> None:
         name, number, *arguments = connection.recv()
         try:
             reply: Any = None
-            if name == "start":
+            if name == "ready":  # it is, now that it replies
+                pass
+            elif name == "call":
+                method, keywords = arguments
+                reply = getattr(runner, method)(**keywords)
+            elif name == "start":
                 runs[number] = runner.start(*arguments)
             elif name in ("close", "drop"):
                 runs.pop(number).close()

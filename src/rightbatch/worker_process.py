@@ -143,13 +143,7 @@ class RemoteRun:
     def _reply(self) -> Any:
         reply = self.connection.recv()
         self._worker.owes -= 1
-        if not isinstance(reply, Failure):
-            return reply
-        kind = getattr(errors, reply.kind, None) or WorkloadError
-        failed = kind.__new__(kind)  # some take other arguments than their message
-        Exception.__init__(failed, reply.message)
-        failed.add_note(f"In the worker process:\n{reply.trace}")
-        raise failed
+        return unpacked(reply)
 
     def _death(self) -> Stop:
         self._asked = False
@@ -158,6 +152,17 @@ class RemoteRun:
         if kills is not None and self._kills is not None and kills > self._kills:
             return Stop(StopReason.OUT_OF_MEMORY, "the system ran out of memory and killed the worker process")
         return Stop(StopReason.INTERRUPTED, KILLED)
+
+
+def unpacked(reply: Any) -> Any:
+    """What a worker replied; an error that it met is raised here."""
+    if not isinstance(reply, Failure):
+        return reply
+    kind = getattr(errors, reply.kind, None) or WorkloadError
+    failed = kind.__new__(kind)  # some take other arguments than their message
+    Exception.__init__(failed, reply.message)
+    failed.add_note(f"In the worker process:\n{reply.trace}")
+    raise failed
 
 
 class WorkerProcess:
@@ -186,6 +191,11 @@ class WorkerProcess:
         os.close(watched)
         self.connection = Connection(ours.detach())
         self.connection.send(setup)
+
+    @property
+    def number(self) -> int:
+        """By which the system knows it."""
+        return self._process.pid
 
     @property
     def alive(self) -> bool:

@@ -73,7 +73,7 @@ class Workers:
         if not hasattr(socket, "AF_UNIX"):
             raise InputError("Worker processes need Linux or macOS. Leave out --workers here.")
         self.places = count
-        pickled = _pickled(make)
+        pickled = pickled_maker(make)
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
         each = threads or max(1, len(cores) // count)
         own = count * each <= len(cores) and hasattr(os, "sched_setaffinity")
@@ -124,7 +124,8 @@ class Workers:
         self.close()
 
 
-def _pickled(make: Callable[[], Runner]) -> bytes:
+def pickled_maker(make: Callable[[], Runner]) -> bytes:
+    """What a worker is told to make its runner by. Raises `NotPicklable`."""
     try:
         try:
             import cloudpickle  # type: ignore[import-untyped]

@@ -96,17 +96,19 @@ def crew_of(workload: Any, runner: Runner, workers: int, **how: Any) -> Iterator
     if workers <= 1:
         yield Alone(runner)
         return
-    make: Callable[[], Runner] = (
-        partial(as_runner, workload, **how) if isinstance(workload, str) else partial(_same, runner)
-    )
     try:
-        crew = Workers(make, workers, how.get("threads"))
+        crew = Workers(maker_of(workload, runner, **how), workers, how.get("threads"))
     except NotPicklable as error:
         warnings.warn(f"{error} Runs are made one at a time, in this process.", stacklevel=3)
         yield Alone(runner)
         return
     with crew:
         yield crew
+
+
+def maker_of(workload: Any, runner: Runner, **how: Any) -> Callable[[], Runner]:
+    """What makes the runner in another process: anew where its workload has a name."""
+    return partial(as_runner, workload, **how) if isinstance(workload, str) else partial(_same, runner)
 
 
 def _same(runner: Runner) -> Runner:

@@ -12,6 +12,8 @@ import sqlalchemy as sa
 from rightbatch.records import (
     Environment,
     GradientSample,
+    MemoryParts,
+    MemoryProbe,
     Point,
     Run,
     Settings,
@@ -124,6 +126,19 @@ class Reading:
             grouped.setdefault((training, seed), []).append(GradientSample(*values))
         return tuple((seed, tuple(samples)) for (_, seed), samples in grouped.items())
 
+    def memory_probes(self, environment: Environment) -> tuple[MemoryProbe, ...]:
+        """What memory batch sizes took in an environment, the oldest first."""
+        if self._schema_version < schema.FIRST_WITH_MEMORY:
+            return ()
+        number = next((number for number, known in self.environments().items() if known == environment), -1)
+        table = schema.memory_probes
+        query = table.select().where(table.c.environment_id == number).order_by(table.c.id)
+        names = [f.name for f in fields(MemoryProbe) if f.name != "parts"]
+        return tuple(
+            MemoryProbe(**{name: getattr(row, name) for name in names}, parts=_parts(row.parts))
+            for row in self._connection.execute(query)
+        )
+
     def _points_of(self, runs: Iterable[int]) -> dict[int, tuple[Point, ...]]:
         wanted = set(runs)
         columns = [schema.points.c[f.name] for f in fields(Point)]
@@ -142,3 +157,7 @@ class Reading:
 
     def _scalar(self, query: sa.Select[Any]) -> Any:
         return self._connection.execute(query).scalar()
+
+
+def _parts(stored: dict[str, Any] | None) -> MemoryParts | None:
+    return None if stored is None else MemoryParts(**{**stored, "normalising": tuple(stored["normalising"])})

@@ -1,16 +1,17 @@
 """The tables of a study file. A change here raises SCHEMA_VERSION, and older files stay readable.
 
 1: the first. 2: facts say whether a workload is length-bound, what it lacks and earlier sources; a saved state stands
-behind its SHA-256. 3: squared norms of gradients. 4: the metric of these norms.
+behind its SHA-256. 3: squared norms of gradients. 4: the metric of these norms. 5: what memory a batch size takes.
 """
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 FIRST_WITH_GRADIENT_SAMPLES = 3
 FIRST_WITH_METRICS = 4
+FIRST_WITH_MEMORY = 5
 FORMAT = "rightbatch study"
 
 schema = sa.MetaData()
@@ -87,6 +88,21 @@ gradient_samples = sa.Table(
     sa.Column("parts_squared", sa.Float, nullable=False),
     sa.Column("shares_squared", sa.Float, nullable=False),
     sa.Column("metric", sa.Text, nullable=False, server_default="plain"),
+)
+memory_probes = sa.Table(
+    "memory_probes",
+    schema,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("environment_id", sa.ForeignKey("environments.id"), nullable=False),
+    sa.Column("micro_batch_size", sa.Integer, nullable=False),
+    sa.Column("batch_size", sa.Integer, nullable=False),
+    sa.Column("limit_bytes", sa.Integer, nullable=False),
+    sa.Column("before_bytes", sa.Integer, nullable=False),
+    sa.Column("training_bytes", sa.Integer),
+    sa.Column("peak_bytes", sa.Integer),
+    sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("parts", sa.JSON),
 )
 costs = sa.Table(
     "costs",

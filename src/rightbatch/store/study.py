@@ -29,6 +29,7 @@ from rightbatch.errors import StudyError
 from rightbatch.records import (
     Environment,
     GradientSample,
+    MemoryProbe,
     Point,
     StepTime,
     Stop,
@@ -251,6 +252,12 @@ class Study(Reading):
         ]
         with self._writing() as connection:
             connection.execute(table.insert(), rows)
+
+    def add_memory_probe(self, probe: MemoryProbe, environment: Environment) -> None:
+        """Add what memory a batch size took."""
+        values = {f.name: getattr(probe, f.name) for f in fields(probe) if f.name != "parts"}
+        parts = to_json(probe.parts) if probe.parts is not None else None
+        self._insert(schema.memory_probes, environment_id=self.environment_id(environment), parts=parts, **values)
 
     def add_cost(self, activity: str, wall_seconds: float) -> None:
         """Add what an activity other than a run took ("profile")."""

@@ -1,0 +1,120 @@
+"""What a model keeps from its forward pass for the backward pass: counted, tensor by tensor."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from rightbatch.accumulation import normalising_over_batch
+from rightbatch.losses import examples_in, mean_loss
+from rightbatch.parts import mapped
+from rightbatch.records import MemoryParts
+from rightbatch.stepping import Stepper
+from rightbatch.update import PRECISIONS
+
+HALF = "bfloat16"
+
+
+def parts_of(stepper: Stepper) -> MemoryParts:
+    """The parts of the memory of a training that has made a step, counted over its next batch.
+
+    Where the model does not let itself be looked at (it is compiled, or its loss fails under autocast) these parts are
+    None.
+    """
+    model, optimizer = stepper.model, stepper.optimizer
+    states = [
+        value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)
+    ]
+    tensors = [*model.parameters(), *model.buffers()]
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    batch = next(stepper.batches())
+    kept = halved = checkpointed = None
+    with contextlib.suppress(Exception):  # a person's model may do anything: what is predicted is a courtesy
+        kept, checkpointed = _kept(stepper, batch, stepper.workload.autocast)
+        halved, _ = _kept(stepper, batch, HALF)
+    normalising = tuple(normalising_over_batch(model))
+    return MemoryParts(_bytes(tensors), _bytes(gradients), _bytes(states), kept, halved, checkpointed, normalising)
+
+
+def _kept(stepper: Stepper, batch: Any, precision: str | None) -> tuple[float, float]:
+    """Bytes per example that a forward pass keeps, and would keep if every block were recomputed."""
+    examples = examples_in(batch) or stepper.trial.batch_size
+    # The parameters are there anyway, and so is the batch.
+    there = [*stepper.model.parameters(), *stepper.model.buffers()]
+    mapped(batch, there.append)
+    counted = _Counted({tensor.untyped_storage().data_ptr() for tensor in there})
+    device = torch.device(stepper.workload.device).type
+    cast = torch.autocast(device, dtype=PRECISIONS[precision]) if precision else contextlib.nullcontext()
+    with counted.within(blocks_of(stepper.model)), counted.hooks(), cast:
+        loss = mean_loss(stepper.workload.loss(stepper.model, batch), None)
+    del loss
+    return counted.total / examples, counted.with_checkpoints / examples
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The parts of a model that people recompute: the members of its longest list of modules, else its children."""
+    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList | nn.Sequential)]
+    lists = [modules for modules in lists if len(modules) > 1]
+    return max(lists, key=len) if lists else list(model.children())
+
+
+class _Counted:
+    """Bytes of the tensors that autograd saves, each storage once, by the block in which it is saved."""
+
+    def __init__(self, owned: set[int]) -> None:
+        self._seen = owned
+        self._held: list[torch.Tensor] = []  # a storage that is freed could come again at the same address
+        self._block: nn.Module | None = None
+        self._outside = 0
+        self._inputs = 0
+        self._blocks: dict[nn.Module, int] = {}
+
+    @property
+    def total(self) -> int:
+        return self._outside + sum(self._blocks.values())
+
+    @property
+    def with_checkpoints(self) -> int:
+        """What blocks are given stays; of what they keep, one block's at a time is recomputed."""
+        return min(self.total, self._outside + self._inputs + max(self._blocks.values(), default=0))
+
+    def hooks(self) -> torch.autograd.graph.saved_tensors_hooks:
+        return torch.autograd.graph.saved_tensors_hooks(self._save, lambda tensor: tensor)
+
+    @contextlib.contextmanager
+    def within(self, blocks: list[nn.Module]) -> Iterator[None]:
+        """Notice which block is being computed."""
+        handles = [block.register_forward_pre_hook(self._enter) for block in blocks]
+        handles += [block.register_forward_hook(self._leave) for block in blocks]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _save(self, tensor: torch.Tensor) -> torch.Tensor:
+        address = tensor.untyped_storage().data_ptr()
+        if address not in self._seen:
+            self._seen.add(address)
+            self._held.append(tensor.detach())
+            size = tensor.untyped_storage().nbytes()
+            if self._block is None:
+                self._outside += size
+            else:
+                self._blocks[self._block] = self._blocks.get(self._block, 0) + size
+        return tensor
+
+    def _enter(self, block: nn.Module, given: tuple[Any, ...]) -> None:
+        self._block = block
+        self._inputs += sum(tensor.nbytes for tensor in given if isinstance(tensor, torch.Tensor))
+
+    def _leave(self, block: nn.Module, given: Any, returned: Any) -> None:
+        self._block = None
+
+
+def _bytes(tensors: list[torch.Tensor]) -> int:
+    return sum({tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}.values())

@@ -1,0 +1,219 @@
+"""`memory`: the largest batch that really fits, and how a wished one that does not is trained all the same."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rightbatch.errors import InputError
+from rightbatch.fit.memory import MemoryFit, fit_memory
+from rightbatch.memory_answer import Accumulated, MemoryReport
+from rightbatch.memory_room import free_bytes, parse_bytes
+from rightbatch.pipeline.runners import as_runner, maker_of
+from rightbatch.pipeline.setting_up import Ask, open_study
+from rightbatch.probing import Allowance, Prober
+from rightbatch.records import Environment, MemoryProbe
+from rightbatch.runner import MeasuresMemory, Runner
+from rightbatch.search.largest import LEAST_SHARE, next_size
+from rightbatch.store import Study
+from rightbatch.worker import Setup
+from rightbatch.workers import pickled_maker
+
+HEADROOM = 0.05
+"""This share of the memory stays free, unless somebody says otherwise: another process may want a little more."""
+
+FILLED = 0.5
+"""A size that may take more than this share of what is left before there is a model is run in a new process."""
+
+UNKNOWN = 10**9
+"""The largest batch that makes sense where nobody knows how many examples there are."""
+
+
+def memory(
+    workload: Any,
+    *,
+    limit: int | str | None = None,
+    headroom: float = HEADROOM,
+    wish: int | None = None,
+    study: str | Path | None = None,
+    again: bool = False,
+    device: str | None = None,
+    threads: int | None = None,
+    watch: Callable[[MemoryProbe], None] = lambda probe: None,
+    **asked: Any,
+) -> MemoryReport:
+    """Find the largest batch that fits, by running few sizes, each in a process of its own. It is kept in the study.
+
+    Parameters
+    ----------
+    workload: A `Workload` or its name. What a loop or a program takes cannot be seen.
+    limit: Bytes, or a text such as "8GB", that the training may hold: on a CPU the whole process; None: what is free.
+    headroom: The share of the limit that stays free.
+    wish: A batch size that is to be trained with: where it does not fit, how it is accumulated is found and run.
+    again: Whether to measure sizes that the study knows already.
+    watch: Is told of every size that was tried.
+
+    Raises
+    ------
+    InputError: For what is no `Workload`, cannot be sent to another process, or holds more before there is a model.
+    WorkloadError: When the person's code raised.
+    """
+    began = time.monotonic()
+    runner = as_runner(workload, ask=Ask(**asked), device=device, threads=threads)
+    if not isinstance(runner, MeasuresMemory):
+        raise InputError(
+            f"What memory {runner.facts.name!r} takes cannot be seen: only a rightbatch.Workload lets a few steps be "
+            f"made by themselves. In a loop of your own, rightbatch.attempts finds a micro-batch that fits."
+        )
+    if not 0 <= headroom < 1:
+        raise InputError(f"The headroom is a share of the limit, at least 0 and less than 1, got {headroom}.")
+    asked_bytes = parse_bytes(limit) if isinstance(limit, str) else limit
+    examples = runner.facts.train_examples
+    if wish is not None and examples and wish > examples:
+        raise InputError(f"A batch of {wish:,} is wished, and there are {examples:,} examples. Wish for at most these.")
+    make = maker_of(workload, runner, device=device, threads=threads)
+    setup = Setup.of(pickled_maker(make), threads or runner.environment.threads)
+    kind = runner.environment.device if runner.environment.device in ("cpu", "mps") else "cuda"
+    free = free_bytes()
+    whole = free if asked_bytes is None or kind != "cpu" else min(free, asked_bytes)
+    allowance = Allowance(setup, int((1 - headroom) * whole), asked_bytes, headroom, on_cpu=kind == "cpu")
+    with open_study(study, runner.facts) as kept, Prober(allowance) as prober:
+        probes = _Probes(kept, runner.environment, prober, allowance, watch, again)
+        try:
+            batch_size = probes.search(examples or UNKNOWN)
+            wished = probes.accumulate(wish, batch_size) if wish is not None and batch_size else None
+        finally:
+            kept.add_cost("memory", time.monotonic() - began)
+    return _report(runner, probes, batch_size, wished, time.monotonic() - began)
+
+
+class _Probes:
+    """What is known of sizes, and the means to try others."""
+
+    def __init__(
+        self,
+        study: Study,
+        environment: Environment,
+        prober: Prober,
+        allowance: Allowance,
+        watch: Callable[[MemoryProbe], None],
+        again: bool,
+    ) -> None:
+        self._study, self.environment, self._prober = study, environment, prober
+        self.allowance, self._watch = allowance, watch
+        # Of a device only its process knows the limit: what was seen another day may have had another one.
+        self.probes = list(study.memory_probes(environment)) if allowance.on_cpu and not again else []
+
+    @property
+    def limit_bytes(self) -> int:
+        """What may be held now."""
+        return self.allowance.host_bytes if self.allowance.on_cpu or not self.probes else self.probes[-1].limit_bytes
+
+    @property
+    def before_bytes(self) -> int:
+        """What is held before there is a model: the most that was seen, lest there be less room."""
+        return max((probe.before_bytes for probe in self.probes), default=0)
+
+    def fits(self, probe: MemoryProbe) -> bool | None:
+        """Whether it would fit now; None where that is not known: it was ended at a lower limit."""
+        if probe.peak_bytes is not None:
+            return probe.peak_bytes <= self.limit_bytes
+        return None if probe.limit_bytes < self.limit_bytes else False
+
+    @property
+    def increases(self) -> dict[int, float]:
+        """What each size that fits takes in training beyond what is held before."""
+        return {
+            probe.batch_size: probe.training_bytes - probe.before_bytes
+            for probe in self.probes
+            if probe.accumulation_steps == 1 and probe.training_bytes is not None and self.fits(probe)
+        }
+
+    @property
+    def failed(self) -> list[int]:
+        """The sizes that do not fit."""
+        return [p.batch_size for p in self.probes if p.accumulation_steps == 1 and self.fits(p) is False]
+
+    def search(self, most: int) -> int:
+        """The largest size that ran and fits; 0 where not even one example does."""
+        while True:
+            room = self.limit_bytes - self.before_bytes
+            size = next_size(self.increases, self.failed, room, most)
+            if size is None:
+                return max(self.increases, default=0)
+            self.run(size, size)
+
+    def accumulate(self, batch_size: int, largest: int) -> Accumulated | None:
+        """The fewest passes in which a step of a batch was made and fitted; None where none was."""
+        steps = -(-batch_size // largest)
+        while steps <= batch_size:
+            micro = -(-batch_size // steps)
+            found = self._known(batch_size, micro) or self.run(batch_size, micro)
+            if found.peak_bytes is not None and self.fits(found):
+                return Accumulated(batch_size, micro, found.accumulation_steps, found.peak_bytes)
+            steps = max(steps + 1, math.ceil(1.1 * steps))
+        return None
+
+    def run(self, batch_size: int, micro_batch_size: int) -> MemoryProbe:
+        """Try a size, and keep what was seen."""
+        filled = max(self.increases.values(), default=0.0) / (self.limit_bytes - self.before_bytes)
+        grown = micro_batch_size / max(self.increases, default=1)
+        fresh = batch_size != micro_batch_size or filled * grown > FILLED
+        look = not any(other.parts for other in self.probes)
+        probe = self._prober.probe(batch_size, micro_batch_size, fresh=fresh, look=look)
+        self._study.add_memory_probe(probe, self.environment)
+        self.probes.append(probe)
+        self._watch(probe)
+        return probe
+
+    def _known(self, batch_size: int, micro_batch_size: int) -> MemoryProbe | None:
+        wanted = (batch_size, micro_batch_size)
+        found = (p for p in self.probes if (p.batch_size, p.micro_batch_size) == wanted and self.fits(p) is not None)
+        return next(found, None)
+
+
+def _report(
+    runner: Runner, probes: _Probes, batch_size: int, wished: Accumulated | None, seconds: float
+) -> MemoryReport:
+    increases = probes.increases
+    fit = fit_memory(increases) if increases else None
+    examples = runner.facts.train_examples
+    peaks = [p.peak_bytes for p in probes.probes if p.batch_size == batch_size and p.accumulation_steps == 1]
+    failures = [p for p in probes.probes if p.accumulation_steps == 1 and probes.fits(p) is False]
+    why = next((p.why for p in reversed(failures) if p.batch_size == min(probes.failed)), "") if failures else ""
+    return MemoryReport(
+        workload=runner.facts.name,
+        device=probes.environment.device,
+        batch_size=batch_size,
+        at_most=None if batch_size == examples else _at_most(probes.failed, fit, probes),
+        train_examples=examples,
+        peak_bytes=max((peak for peak in peaks if peak is not None), default=None),
+        limit_bytes=probes.limit_bytes,
+        asked_bytes=probes.allowance.limit_bytes,
+        headroom=probes.allowance.headroom,
+        before_bytes=probes.before_bytes,
+        fit=fit,
+        parts=next((p.parts for p in reversed(probes.probes) if p.parts is not None), None),
+        wished=wished,
+        probes=tuple(probes.probes),
+        why=why,
+        wall_seconds=seconds,
+    )
+
+
+def _at_most(failed: Sequence[int], fit: MemoryFit | None, probes: _Probes) -> int | None:
+    """The smaller of what failed and of what the slope allows."""
+    bounds = [size - 1 for size in failed]
+    if fit is not None and fit.slope_known:
+        size, increase = fit.anchor
+        left = probes.limit_bytes - probes.before_bytes - increase
+        bounds.append(int(size + left / (LEAST_SHARE * fit.example_bytes.estimate)))
+    return min(bounds, default=None)
+
+
+def largest_batch(workload: Any, **how: Any) -> int:
+    """The largest batch size that was run and fits; 0 where not even one example does. `memory` tells more."""
+    return memory(workload, **how).batch_size
