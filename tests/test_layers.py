@@ -47,6 +47,7 @@ TENSOR_WING = {
     "losses",
     "measure",
     "parts",
+    "retrying",
     "schedules",
     "stepping",
     "update",

@@ -4,8 +4,8 @@
     answer = rightbatch.find(workload)           # or a generator, a Command, "digits", "my.py:train", "curves.csv.gz"
     print(answer.batch_size, answer.learning_rate)
 
-What a name needs is imported when it is first asked for, so that a worker process, say, starts at once. Only `Workload`
-and `NoiseScale` need torch.
+What a name needs is imported when it is first asked for, so that a worker process, say, starts at once. Only
+`Workload`, `NoiseScale`, `attempts` and `within_memory` need torch.
 """
 
 from __future__ import annotations
@@ -31,14 +31,17 @@ if TYPE_CHECKING:  # the same names as in `_FOUND_IN`, for type checkers and edi
     from rightbatch.evidence import Evidence, Objective
     from rightbatch.gradients.monitor import NoiseScale
     from rightbatch.loops import Loop, LoopTrial
+    from rightbatch.memory_answer import MemoryReport
     from rightbatch.pipeline.branches import branches
     from rightbatch.pipeline.check import check
     from rightbatch.pipeline.export import export
     from rightbatch.pipeline.find import find
+    from rightbatch.pipeline.memory import largest_batch, memory
     from rightbatch.pipeline.noise import noise
     from rightbatch.pipeline.setting_up import Ask
     from rightbatch.pipeline.show import show
     from rightbatch.pipeline.sweep import sweep
+    from rightbatch.retrying import Attempt, attempts, within_memory
     from rightbatch.store import Study
     from rightbatch.workload import Workload
 
@@ -46,6 +49,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Ask",
+    "Attempt",
     "CheckReport",
     "Command",
     "DataError",
@@ -55,6 +59,7 @@ __all__ = [
     "Interval",
     "Loop",
     "LoopTrial",
+    "MemoryReport",
     "MissingExtra",
     "NoiseScale",
     "Objective",
@@ -71,33 +76,43 @@ __all__ = [
     "Trial",
     "Workload",
     "WorkloadError",
+    "attempts",
     "branches",
     "check",
     "export",
     "find",
+    "largest_batch",
+    "memory",
     "noise",
     "show",
     "sweep",
+    "within_memory",
 ]
 
 _FOUND_IN = {
     "Ask": "pipeline.setting_up",
+    "Attempt": "retrying",
     "Command": "commands",
     "Evidence": "evidence",
     "Loop": "loops",
     "LoopTrial": "loops",
+    "MemoryReport": "memory_answer",
     "NoiseScale": "gradients.monitor",
     "Objective": "evidence",
     "Recommendation": "answer",
     "Study": "store",
     "Workload": "workload",
+    "attempts": "retrying",
     "branches": "pipeline.branches",
     "check": "pipeline.check",
     "export": "pipeline.export",
     "find": "pipeline.find",
+    "largest_batch": "pipeline.memory",
+    "memory": "pipeline.memory",
     "noise": "pipeline.noise",
     "show": "pipeline.show",
     "sweep": "pipeline.sweep",
+    "within_memory": "retrying",
 }
 
 

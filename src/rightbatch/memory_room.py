@@ -80,6 +80,32 @@ def forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
+@contextlib.contextmanager
+def data_limit(room_bytes: int) -> Iterator[None]:
+    """In the block an allocation fails that would have this process hold so much more than now (Linux only)."""
+    data = _data_bytes()
+    if data is None:
+        yield
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = data + room_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard < 0 else min(wanted, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _data_bytes() -> int | None:
+    """What counts against the limit of data now, private pages that can be written; None where there is no such."""
+    if not sys.platform.startswith("linux"):
+        return None
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:")), None)
+
+
 def _proportional(process: psutil.Process) -> int:
     """Shared pages divided among those who share them; all of them where the system does not tell."""
     try:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
-from rightbatch.memory_room import forget_peak, held_bytes, peak_bytes
+from rightbatch.memory_room import data_limit, forget_peak, held_bytes, peak_bytes
 
 SLACK_BYTES = 256 * 2**20
 """Beyond the limit by so much an allocation fails at once; below it, what was really held decides."""
@@ -35,10 +34,8 @@ class Resident:
     def __init__(self, device: torch.device, limit_bytes: int | None, headroom: float, host_bytes: int) -> None:
         self.limit_bytes = host_bytes  # the parent has looked: what is free, and what was asked for
         self.before_bytes = held_bytes()
-        with contextlib.suppress(ValueError, OSError):  # not every system has this limit
-            room = max(0, self.limit_bytes - self.before_bytes) + SLACK_BYTES
-            _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-            resource.setrlimit(resource.RLIMIT_DATA, (_data_bytes() + room, hard))
+        self._guard = data_limit(max(0, self.limit_bytes - self.before_bytes) + SLACK_BYTES)
+        self._guard.__enter__()  # for the life of the process
         with contextlib.suppress(OSError):  # should the system run out of memory, then it ends this process first
             Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
         forget_peak()
@@ -91,9 +88,3 @@ GAUGES: dict[str, Callable[[torch.device, int | None, float, int], Gauge]] = {
 }
 """By kind of device: made from the device, the limit that was asked for, the share to leave free, and what the parent
 allows of main memory."""
-
-
-def _data_bytes() -> int:
-    """What counts against the limit of data now: private pages that can be written."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:"))
