@@ -47,11 +47,22 @@ class WorkloadRunner:
     """Starts runs of a `Workload` in this process.
 
     `keep_models` says which weights a run can write, `start_from` which weights every run starts from (None: those that
-    the model is made with). Raises `InputError` where these do not fit the model.
+    the model is made with). Batches of more than `micro_batch_size` examples are accumulated from parts of at most so
+    many. Raises `InputError` where these do not fit the model.
+
+    `too_large` is the smallest size that did not fit into memory when step times were measured; None where all did.
     """
 
-    def __init__(self, workload: Workload, keep_models: Keep = "none", start_from: Checkpoint | None = None) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        keep_models: Keep = "none",
+        start_from: Checkpoint | None = None,
+        micro_batch_size: int | None = None,
+    ) -> None:
         self.given, self.start_from, self._keep = workload, start_from, keep_models
+        self.micro_batch_size = micro_batch_size
+        self.too_large: int | None = None
         workload.check_finite()
         self._facts = workload.facts()
         if start_from is not None:
@@ -65,7 +76,7 @@ class WorkloadRunner:
         self._test = Evaluator(workload, workload.source("test")) if workload.test is not None else None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return WorkloadRunner, (self.given, self._keep, self.start_from)
+        return WorkloadRunner, (self.given, self._keep, self.start_from, self.micro_batch_size)
 
     @property
     def facts(self) -> WorkloadFacts:
@@ -83,6 +94,7 @@ class WorkloadRunner:
             python=platform.python_version(),
             torch=torch.__version__,
             rightbatch=version("rightbatch"),
+            micro_batch_size=self.micro_batch_size,
         )
 
     def offers(self, trial: Trial) -> bool:
@@ -91,14 +103,25 @@ class WorkloadRunner:
     def start(self, trial: Trial, state: bytes | None = None) -> TrainingRun:
         """Begin a run, or go on from the state that a run of the same trial saved."""
         kept = KeptWeights(self._keep, self._facts)
-        run = TrainingRun(self.workload, self.workload.complete(trial), self._data, self._valid, self._test, kept)
+        run = TrainingRun(
+            self.workload,
+            self.workload.complete(trial),
+            self._data,
+            self._valid,
+            self._test,
+            kept,
+            self.micro_batch_size,
+        )
         if state is not None:
             run.load(state)
         return run
 
     def step_times(self, batch_sizes: Sequence[int], *, rounds: int) -> Iterator[StepTime]:
         with explained("while measuring step times"):
-            yield from measure_step_times(self.workload, batch_sizes, rounds=rounds)
+            too_large = yield from measure_step_times(
+                self.workload, batch_sizes, rounds=rounds, micro_batch_size=self.micro_batch_size
+            )
+        self.too_large = too_large or self.too_large
 
     def gradient_samples(self, trial: Trial, steps: int, *, curvature_steps: int = 0) -> Iterator[GradientSample]:
         """See `rightbatch.runner.MeasuresNoise`."""
@@ -125,6 +148,7 @@ class TrainingRun:
         valid: Evaluator,
         test: Evaluator | None,
         kept: KeptWeights,
+        micro_batch_size: int | None = None,
     ) -> None:
         self.trial, self._kept = trial, kept
         self._random = RandomStreams(trial.seed)
@@ -138,7 +162,7 @@ class TrainingRun:
         self._too_large: Stop | None = None
         try:
             with self._random.active(), explained(_where(trial, 0)):
-                self._stepper = Stepper(workload, trial, data)
+                self._stepper = Stepper(workload, trial, data, micro_batch_size)
         except MemoryExhausted as error:  # the model alone does not fit: the first `advance` says so
             self._too_large = Stop(StopReason.OUT_OF_MEMORY, str(error))
 

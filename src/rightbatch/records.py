@@ -234,7 +234,10 @@ class MemoryProbe:
 
 @dataclass(frozen=True)
 class Environment:
-    """Where seconds were measured. Seconds of two environments are never mixed in a fit."""
+    """Where seconds were measured. Seconds of two environments are never mixed in a fit.
+
+    `micro_batch_size`: Larger batches are accumulated from parts of at most so many examples; None: none are.
+    """
 
     device: str
     threads: int
@@ -243,6 +246,7 @@ class Environment:
     python: str
     torch: str
     rightbatch: str
+    micro_batch_size: int | None = None
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,9 @@ BudgetText = Annotated[
 StartFrom = Annotated[
     Path | None, typer.Option("--from", help="A checkpoint (a state dict) that every run of a workload starts from.")
 ]
+Limit = Annotated[
+    str | None, typer.Option(help="What training may hold of memory, as 8GB; larger batches are accumulated.")
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of PyTorch; measure with those you train with.")]
 Workers = Annotated[int, typer.Option(min=1, help="Runs made at a time, each in a process of its own.")]

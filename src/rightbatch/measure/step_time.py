@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 
 import numpy as np
 import torch
 
+from rightbatch.errors import MissingExtra
 from rightbatch.fit.step_time import unsteady
+from rightbatch.memory_room import data_limit, free_bytes
 from rightbatch.raised import is_memory_error
 from rightbatch.records import StepTime, Trial
 from rightbatch.stepping import Stepper
 from rightbatch.streams import RandomStreams
 from rightbatch.workload import Workload
 
+HEADROOM = 0.05
+"""This share of what is free is not to be taken by trying a size."""
+
 REPEAT_SECONDS = 0.04
 """A repeat is as many steps as fill about this time, so that the clock and one hiccup do not decide it."""
 
 
-def measure_step_times(workload: Workload, batch_sizes: Sequence[int], *, rounds: int) -> Iterator[StepTime]:
+def measure_step_times(
+    workload: Workload, batch_sizes: Sequence[int], *, rounds: int, micro_batch_size: int | None = None
+) -> Generator[StepTime, None, int | None]:
     """Measure each size once a round, in turn, so that a machine that speeds up or slows down touches all alike.
 
     A step includes waiting for its data (measured apart, by reading the same number of batches without training) and
     excludes evaluation. The rate is small: time does not depend on it, and the model must not diverge meanwhile.
+
+    Returns the smallest size that does not fit into memory (it and larger ones get no record); None where all fit.
     """
+    too_large: int | None = None
     rate = (workload.present[1] if workload.present else 0.1) / 100
     source = workload.source("data")
     streams = RandomStreams(0)
@@ -34,16 +45,18 @@ def measure_step_times(workload: Workload, batch_sizes: Sequence[int], *, rounds
         repeats: dict[int, int] = {}
         for size in sorted(batch_sizes):
             try:
-                stepper = Stepper(workload, workload.complete(Trial(size, rate, 0)), source)
+                stepper = Stepper(workload, workload.complete(Trial(size, rate, 0)), source, micro_batch_size)
                 stepper.schedule = None
                 if steppers:  # one model for all sizes: memory does not grow with their number, and time is the same
                     first = next(iter(steppers.values()))
                     stepper.model, stepper.optimizer, stepper.update = first.model, first.optimizer, first.update
-                repeats[size] = _steps_a_repeat(stepper)
+                with _never_killed(workload):
+                    repeats[size] = _steps_a_repeat(stepper)
             except Exception as error:
                 if not is_memory_error(error):
                     raise
-                break  # this size does not fit, nor do larger ones: they get no record
+                too_large = size
+                break
             steppers[size] = stepper
         seconds: dict[int, list[float]] = {size: [] for size in steppers}
         waits: dict[int, list[float]] = {size: [] for size in steppers}
@@ -55,6 +68,22 @@ def measure_step_times(workload: Workload, batch_sizes: Sequence[int], *, rounds
                 waits[size].append(_timed_reading(stepper, steps) / steps)
     for size in steppers:
         yield StepTime(size, tuple(seconds[size]), tuple(waits[size]), unsteady(seconds[size]))
+    return too_large
+
+
+@contextmanager
+def _never_killed(workload: Workload) -> Iterator[None]:
+    """On a CPU: an allocation fails that would take what is not there, before the system kills this process for it."""
+    if torch.device(workload.device).type != "cpu":
+        yield
+        return
+    try:
+        free = free_bytes()
+    except MissingExtra:  # nothing tells what is free
+        yield
+        return
+    with data_limit(int((1 - HEADROOM) * free)):
+        yield
 
 
 def _steps_a_repeat(stepper: Stepper) -> int:

@@ -13,6 +13,7 @@ from rightbatch.evidence import Evidence
 from rightbatch.pipeline.budget import parse_budget, run_seconds
 from rightbatch.pipeline.desk import OUT_OF_BUDGET, Watch, unwatched
 from rightbatch.pipeline.loop import drive
+from rightbatch.pipeline.memory import cautions_of_fitting, fitting
 from rightbatch.pipeline.models import models_folder, pruning, winner
 from rightbatch.pipeline.profile import profile, sizes_to_try
 from rightbatch.pipeline.runners import KeepModels, StartFrom, as_runner, crew_of, recorded_rates
@@ -54,6 +55,7 @@ def find(
     workers: int = 1,
     keep_models: KeepModels = "none",
     start_from: StartFrom | None = None,
+    limit: int | str | None = None,
     changed_code: ChangedCode = "refuse",
     watch: Watch = unwatched,
     **asked: Any,
@@ -74,6 +76,8 @@ def find(
     keep_models: Which weights of the runs that may win stay beside the study: none, those of the best evaluation, or
         the last. The path of the winner's is in the answer.
     start_from: A file with the weights (a state dict) that every run of a `Workload` starts from.
+    limit: What training may hold of memory, in bytes or as a text ("8GB"): what fits in one pass is found first, and
+        larger batches are accumulated. None: the same as soon as a size does not fit into what is free.
     changed_code: What to do where the code of the workload has changed since its study began: "refuse", or "mix".
     asked: The question, where it differs from the workload's: `objective`, `target` ..., the fields of `Ask`.
 
@@ -99,7 +103,13 @@ def find(
         if allowed is not None:
             seconds = allowed.seconds(run_seconds(kept, runner, ask) if allowed.runs is not None else None)
         deadline = None if seconds is None else began + seconds
-        profile(kept, runner, sizes, budget_seconds=None if seconds is None else seconds / 3)
+        share = None if seconds is None else seconds / 3
+        if limit is not None:
+            runner = fitting(kept, workload, how, limit)
+        profile(kept, runner, sizes, budget_seconds=share)
+        if getattr(runner, "too_large", None) is not None:
+            runner = fitting(kept, workload, how, limit)
+            profile(kept, runner, sizes, budget_seconds=share)
         evidence = pose(kept, runner, ask, watch, range(seeds))
         strategy = _strategy(runner, evidence, ask, sizes, range(seeds))
         models = models_folder(kept.path) if keep_models != "none" else None
@@ -121,6 +131,7 @@ def find(
             in_budget=why != OUT_OF_BUDGET,
             forecast=forecast_of(evidence),
         )
+        answer = replace(answer, cautions=(*answer.cautions, *cautions_of_fitting(kept, runner)))
         if models and (path := winner(models, evidence, answer)):
             answer = replace(answer, model=str(path))
         kept.add_answer(answer)

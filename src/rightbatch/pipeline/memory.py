@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rightbatch.records import Environment, MemoryProbe
 from rightbatch.runner import MeasuresMemory, Runner
 from rightbatch.search.largest import LEAST_SHARE, next_size
 from rightbatch.store import Study
+from rightbatch.wording import bytes_text, counted
 from rightbatch.worker import Setup
 from rightbatch.workers import pickled_maker
 
@@ -62,24 +64,12 @@ def memory(
     WorkloadError: When the person's code raised.
     """
     began = time.monotonic()
-    runner = as_runner(workload, ask=Ask(**asked), device=device, threads=threads)
-    if not isinstance(runner, MeasuresMemory):
-        raise InputError(
-            f"What memory {runner.facts.name!r} takes cannot be seen: only a rightbatch.Workload lets a few steps be "
-            f"made by themselves. In a loop of your own, rightbatch.attempts finds a micro-batch that fits."
-        )
-    if not 0 <= headroom < 1:
-        raise InputError(f"The headroom is a share of the limit, at least 0 and less than 1, got {headroom}.")
-    asked_bytes = parse_bytes(limit) if isinstance(limit, str) else limit
+    how: dict[str, Any] = {"ask": Ask(**asked), "device": device, "threads": threads}
+    runner = as_runner(workload, **how)
+    allowance = _allowance(workload, runner, how, limit, headroom)
     examples = runner.facts.train_examples
     if wish is not None and examples and wish > examples:
         raise InputError(f"A batch of {wish:,} is wished, and there are {examples:,} examples. Wish for at most these.")
-    make = maker_of(workload, runner, device=device, threads=threads)
-    setup = Setup.of(pickled_maker(make), threads or runner.environment.threads)
-    kind = runner.environment.device if runner.environment.device in ("cpu", "mps") else "cuda"
-    free = free_bytes()
-    whole = free if asked_bytes is None or kind != "cpu" else min(free, asked_bytes)
-    allowance = Allowance(setup, int((1 - headroom) * whole), asked_bytes, headroom, on_cpu=kind == "cpu")
     with open_study(study, runner.facts) as kept, Prober(allowance) as prober:
         probes = _Probes(kept, runner.environment, prober, allowance, watch, again)
         try:
@@ -88,6 +78,64 @@ def memory(
         finally:
             kept.add_cost("memory", time.monotonic() - began)
     return _report(runner, probes, batch_size, wished, time.monotonic() - began)
+
+
+def fitting(study: Study, workload: Any, how: dict[str, Any], limit: int | str | None) -> Runner:
+    """A runner that accumulates batches of more examples than fit in one pass; `how` is what `as_runner` takes.
+
+    `how` is completed, so that runners of other processes do the same. Raises `InputError` where nothing fits.
+    """
+    began = time.monotonic()
+    runner = as_runner(workload, **how)
+    allowance = _allowance(workload, runner, how, limit, HEADROOM)
+    with Prober(allowance) as prober:
+        probes = _Probes(study, runner.environment, prober, allowance, lambda probe: None, again=False)
+        try:
+            largest = probes.search(runner.facts.train_examples or UNKNOWN)
+        finally:
+            study.add_cost("memory", time.monotonic() - began)
+    if largest == 0:
+        raise InputError(
+            f"Not even a batch of one example of {runner.facts.name!r} fits into {bytes_text(probes.limit_bytes)}: "
+            f"`rightbatch memory` tells what takes it. Allow more, or make the model smaller."
+        )
+    if largest == runner.facts.train_examples:
+        return runner
+    how["micro_batch_size"] = largest
+    return as_runner(workload, **how)
+
+
+def cautions_of_fitting(study: Study, runner: Runner) -> tuple[str, ...]:
+    """What an answer says where batches were accumulated."""
+    micro = runner.environment.micro_batch_size
+    if micro is None:
+        return ()
+    said = f"batches of more than {micro:,} examples do not fit in one pass: they were accumulated from parts"
+    probes = study.memory_probes(replace(runner.environment, micro_batch_size=None))
+    normalising = next((p.parts.normalising for p in probes if p.parts is not None), ())
+    if normalising:
+        said += f"; {counted(len(normalising), 'module')} ({normalising[0]} ...) normalise over each part by itself"
+    return (said,)
+
+
+def _allowance(
+    workload: Any, runner: Runner, how: dict[str, Any], limit: int | str | None, headroom: float
+) -> Allowance:
+    """What a training may hold, and how another process makes its runner."""
+    if not isinstance(runner, MeasuresMemory):
+        raise InputError(
+            f"What memory {runner.facts.name!r} takes cannot be seen: only a rightbatch.Workload lets a few steps be "
+            f"made by themselves. In a loop of your own, rightbatch.attempts finds a micro-batch that fits."
+        )
+    if not 0 <= headroom < 1:
+        raise InputError(f"The headroom is a share of the limit, at least 0 and less than 1, got {headroom}.")
+    asked = parse_bytes(limit) if isinstance(limit, str) else limit
+    kind = runner.environment.device
+    free = free_bytes()
+    whole = free if asked is None or kind != "cpu" else min(free, asked)
+    threads = how.get("threads") or runner.environment.threads
+    setup = Setup.of(pickled_maker(maker_of(workload, runner, **how)), threads)
+    return Allowance(setup, int((1 - headroom) * whole), asked, headroom, on_cpu=kind == "cpu")
 
 
 class _Probes:

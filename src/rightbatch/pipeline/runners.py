@@ -34,13 +34,14 @@ def as_runner(
     threads: int | None = None,
     keep_models: KeepModels = "none",
     start_from: StartFrom | None = None,
+    micro_batch_size: int | None = None,
 ) -> Runner:
     """A runner from what a person gives.
 
     `workload` is a `Workload`, a `Loop` or a generator function, a `Command`, a runner, or the name of a bundled
     workload, of a function in a file (my.py:make_workload, my.py:train) or of a table of curves. What a loop does not
     say itself (its direction, how many examples it has) is taken from `ask`. `start_from`: a file with the weights that
-    every run of a `Workload` starts from.
+    every run of a `Workload` starts from. `micro_batch_size`: larger batches of one are accumulated in parts.
 
     Raises
     ------
@@ -67,11 +68,13 @@ def as_runner(
             else "load it in your own loop, before the first step"
         )
         _no_start_from(start_from, itself)
+        if micro_batch_size is not None:
+            raise InputError("Only batches of a rightbatch.Workload can be accumulated: do it in your own loop.")
         return runner
     for option in ("direction", "train_examples"):
         if ask is not None and getattr(ask, option) is not None:
             raise InputError(f"{option} is for loops and commands: a Workload, and a table, say it themselves.")
-    return _of_workload(made, workload, device, keep_models, start_from)
+    return _of_workload(made, workload, device, keep_models, start_from, micro_batch_size)
 
 
 def _no_start_from(start_from: StartFrom | None, instead: str) -> None:
@@ -131,7 +134,12 @@ def _of_any_framework(made: Any, ask: Ask, threads: int | None) -> Runner | None
 
 
 def _of_workload(
-    made: Any, given: Any, device: str | None, keep_models: KeepModels, start_from: StartFrom | None
+    made: Any,
+    given: Any,
+    device: str | None,
+    keep_models: KeepModels,
+    start_from: StartFrom | None,
+    micro_batch_size: int | None,
 ) -> Runner:
     with _needing_torch():
         from rightbatch.checkpoint import Checkpoint
@@ -139,7 +147,8 @@ def _of_workload(
         from rightbatch.workload import Workload
     if isinstance(made, Workload):
         checkpoint = None if start_from is None else Checkpoint.of(start_from)
-        return WorkloadRunner(use_device(made, device) if device else made, keep_models, checkpoint)
+        placed = use_device(made, device) if device else made
+        return WorkloadRunner(placed, keep_models, checkpoint, micro_batch_size)
     if callable(made):
         raise WorkloadError(
             f"{given!r} is a function that yields nothing. A training loop is a generator: it says `yield "

@@ -139,7 +139,8 @@ class Study(Reading):
 
     def environment_id(self, environment: Environment) -> int:
         """The number of an environment in this study, added if it is new."""
-        facts = json.dumps(to_json(environment), sort_keys=True)
+        known = {name: value for name, value in to_json(environment).items() if value is not None}
+        facts = json.dumps(known, sort_keys=True)
         found = self._scalar(sa.select(schema.environments.c.id).where(schema.environments.c.facts == facts))
         return found if found is not None else self._insert(schema.environments, facts=facts)
 
