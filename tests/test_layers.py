@@ -19,7 +19,7 @@ LAYERS = [
     ["curves", "lattice"],
     ["ends"],
     ["fit"],
-    ["cells"],
+    ["another_batch", "cells"],
     ["evidence"],
     ["zones"],
     ["search"],

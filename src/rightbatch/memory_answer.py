@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rightbatch.another_batch import Plan
 from rightbatch.fit.memory import MemoryFit
 from rightbatch.records import MemoryParts, MemoryProbe
 
@@ -37,6 +38,8 @@ class MemoryReport:
     before_bytes: What is held before there is a model: the program, its libraries, the data.
     fit: The increase over that as a line in the batch size; None with nothing that ran.
     wished: How the wished batch is trained; None where none was wished.
+    plans: What the person trains with now, and what the rule `by` makes of it at the wished size and at `batch_size`,
+        where that was asked for and the wished batch does not fit in one pass.
     """
 
     workload: str
@@ -55,6 +58,8 @@ class MemoryReport:
     probes: tuple[MemoryProbe, ...]
     why: str
     wall_seconds: float
+    plans: tuple[Plan, Plan, Plan] | None = None
+    by: str | None = None
 
 
 @dataclass(frozen=True)

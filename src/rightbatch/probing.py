@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
 from rightbatch.errors import InputError
+from rightbatch.machine import memory_kills
 from rightbatch.memory_room import free_bytes, holding
 from rightbatch.records import MemoryProbe
 from rightbatch.wording import bytes_text
@@ -19,6 +21,9 @@ LOOK_SECONDS = 0.01
 
 RESERVE_BYTES = 200 * 2**20
 """Should the whole system have less left than this, the process is ended, whoever took the rest."""
+
+KILLS = 3
+"""A size whose process was killed so often, and not for want of memory, counts as one that does not fit."""
 
 GONE = object()
 """In place of a reply: the process was ended, or died."""
@@ -63,11 +68,15 @@ class Prober:
         started = time.monotonic()
         if fresh:
             self.close()
-        watched = self._watched or self._start()
         allowance = self._allowance
         how = {"limit_bytes": allowance.limit_bytes, "headroom": allowance.headroom, "look": look}
         sizes = {"batch_size": batch_size, "micro_batch_size": micro_batch_size, "host_bytes": allowance.host_bytes}
-        reply = watched.reply("call", 0, "memory_probe", {**sizes, **how})
+        for _ in range(KILLS):
+            watched = self._watched or self._start()
+            reply = watched.reply("call", 0, "memory_probe", {**sizes, **how})
+            if not watched.killed:
+                break
+            self.close()  # by somebody, and not for want of memory: that says nothing of the size
         seconds = time.monotonic() - started
         if reply is GONE:
             self.close()
@@ -119,6 +128,8 @@ class _Watched:
         self.most_with_children = 0
         self.why = ""
         self.held = 0
+        self.killed = False
+        self._kills = memory_kills()
 
     def reply(self, *request: Any) -> Any:
         """Ask, and wait for the reply; `GONE` if it was ended or died meanwhile."""
@@ -134,7 +145,10 @@ class _Watched:
             self.why = ""
             return self._worker.connection.recv()
         except (EOFError, OSError):
-            self.why = f"its process died when it held {bytes_text(self.held)}"
+            status = self._worker.exit_status()
+            self.killed = status == -signal.SIGKILL and memory_kills() == self._kills
+            how = "was killed" if status == -signal.SIGKILL else f"died (exit status {status})"
+            self.why = f"its process {how} when it held {bytes_text(self.held)}"
             return GONE
 
     def _look(self) -> None:

@@ -201,6 +201,10 @@ class WorkerProcess:
     def alive(self) -> bool:
         return self._process.poll() is None and not self.connection.closed
 
+    def exit_status(self) -> int:
+        """Of a process that has hung up: what it returned, or the signal that ended it, negative."""
+        return self._process.wait()
+
     def end(self) -> None:
         """End the process at once: there is nothing in it that anybody still wants."""
         if self._life_line >= 0:

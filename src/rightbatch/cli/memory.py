@@ -23,6 +23,9 @@ def memory_command(
     wish: Annotated[
         int | None, typer.Option(min=1, help="A batch size to be trained with, in parts if need be.")
     ] = None,
+    instead: Annotated[
+        str | None, typer.Option(help="With --wish: what the largest that fits means by a rule: linear, sqrt, adam ...")
+    ] = None,
     study: StudyOption = None,
     again: Annotated[bool, typer.Option("--again", help="Measure sizes anew that the study knows.")] = False,
     present: Present = None,
@@ -44,6 +47,7 @@ def memory_command(
             limit=limit,
             headroom=headroom,
             wish=wish,
+            instead=instead,
             study=study,
             again=again,
             device=device,

@@ -10,14 +10,13 @@ import torch
 
 from rightbatch.accumulation import accumulate
 from rightbatch.batches import Source
-from rightbatch.errors import WorkloadError
 from rightbatch.evaluation import Evaluator
 from rightbatch.losses import examples_in
 from rightbatch.measure.activations import parts_of
 from rightbatch.measure.heaviest import heaviest_first
 from rightbatch.measure.memory_gauges import GAUGES
 from rightbatch.parts import mapped, split
-from rightbatch.raised import MemoryExhausted, explained
+from rightbatch.raised import MemoryExhausted, explained, is_memory_error
 from rightbatch.records import MemoryParts, MemoryProbe, Trial
 from rightbatch.stepping import Stepper
 from rightbatch.streams import RandomStreams
@@ -105,6 +104,9 @@ def _smaller_step(stepper: Stepper, examples: int) -> None:
     try:
         micro_batches = split(part, passes) if passes > 1 else [part]
         accumulate(loss, stepper.model, micro_batches, stepper.model.parameters(), stepper.update.scale)
-    except WorkloadError:  # a loader's batch may have its examples elsewhere than along the first dimension
+    except Exception as error:
+        # A loader's batch may have its examples along another dimension, and BatchNorm refuses one example.
+        if is_memory_error(error):
+            raise
         return
     stepper.finish_step()

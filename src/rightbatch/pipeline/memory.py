@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rightbatch.errors import InputError
+from rightbatch.another_batch import RULES, Plan, moved
+from rightbatch.errors import InputError, WorkloadError
 from rightbatch.fit.memory import MemoryFit, fit_memory
 from rightbatch.memory_answer import Accumulated, MemoryReport
 from rightbatch.memory_room import free_bytes, parse_bytes
 from rightbatch.pipeline.runners import as_runner, maker_of
-from rightbatch.pipeline.setting_up import Ask, open_study
+from rightbatch.pipeline.setting_up import Ask, facts_as_asked, first_choice, open_study
 from rightbatch.probing import Allowance, Prober
 from rightbatch.records import Environment, MemoryProbe
 from rightbatch.runner import MeasuresMemory, Runner
@@ -40,6 +41,7 @@ def memory(
     limit: int | str | None = None,
     headroom: float = HEADROOM,
     wish: int | None = None,
+    instead: str | None = None,
     study: str | Path | None = None,
     again: bool = False,
     device: str | None = None,
@@ -55,6 +57,8 @@ def memory(
     limit: Bytes, or a text such as "8GB", that the training may hold: on a CPU the whole process; None: what is free.
     headroom: The share of the limit that stays free.
     wish: A batch size that is to be trained with: where it does not fit, how it is accumulated is found and run.
+    instead: A rule of `another_batch.RULES`: where the wished batch does not fit in one pass, what becomes of rate,
+        steps and passes at the largest that does. The rule starts from what the person trains with now.
     again: Whether to measure sizes that the study knows already.
     watch: Is told of every size that was tried.
 
@@ -67,6 +71,8 @@ def memory(
     how: dict[str, Any] = {"ask": Ask(**asked), "device": device, "threads": threads}
     runner = as_runner(workload, **how)
     allowance = _allowance(workload, runner, how, limit, headroom)
+    if instead is not None and instead not in RULES:
+        raise InputError(f"There is no rule {instead!r} for another batch size; there are {', '.join(RULES)}.")
     examples = runner.facts.train_examples
     if wish is not None and examples and wish > examples:
         raise InputError(f"A batch of {wish:,} is wished, and there are {examples:,} examples. Wish for at most these.")
@@ -77,7 +83,13 @@ def memory(
             wished = probes.accumulate(wish, batch_size) if wish is not None and batch_size else None
         finally:
             kept.add_cost("memory", time.monotonic() - began)
-    return _report(runner, probes, batch_size, wished, time.monotonic() - began)
+    report = _report(runner, probes, batch_size, wished, time.monotonic() - began)
+    if instead is None or wish is None or not 0 < batch_size < wish:
+        return report
+    facts = facts_as_asked(runner.facts, how["ask"])
+    now = Plan(*first_choice(facts), facts.planned_examples or None)
+    plans = (now, moved(now, wish, instead), moved(now, batch_size, instead))
+    return replace(report, plans=plans, by=instead)
 
 
 def fitting(study: Study, workload: Any, how: dict[str, Any], limit: int | str | None) -> Runner:
@@ -192,7 +204,12 @@ class _Probes:
             size = next_size(self.increases, self.failed, room, most)
             if size is None:
                 return max(self.increases, default=0)
-            self.run(size, size)
+            try:
+                self.run(size, size)
+            except WorkloadError:
+                if size > 1 or not self.failed:
+                    raise
+                return 0  # BatchNorm, say, refuses a batch of one example; larger ones do not fit
 
     def accumulate(self, batch_size: int, largest: int) -> Accumulated | None:
         """The fewest passes in which a step of a batch was made and fitted; None where none was."""
@@ -202,7 +219,7 @@ class _Probes:
             found = self._known(batch_size, micro) or self.run(batch_size, micro)
             if found.peak_bytes is not None and self.fits(found):
                 return Accumulated(batch_size, micro, found.accumulation_steps, found.peak_bytes)
-            steps = max(steps + 1, math.ceil(1.1 * steps))
+            steps = max(steps + 1, math.ceil(1.25 * steps))
         return None
 
     def run(self, batch_size: int, micro_batch_size: int) -> MemoryProbe:

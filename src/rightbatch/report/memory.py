@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from rightbatch.another_batch import RULES, Plan
 from rightbatch.memory_answer import MemoryReport, savings
 from rightbatch.records import Interval, MemoryProbe
 from rightbatch.report import units
@@ -34,8 +35,27 @@ def print_memory(console: Console, report: MemoryReport) -> None:
         )
     console.print(table)
     console.print()
+    if report.plans is not None:
+        _print_plans(console, report.by or "", report.plans)
     for title, text in _said(report):
         console.print(Text.from_markup(f"[dim]{title:<9}[/dim] {escape(text)}"))
+
+
+def _print_plans(console: Console, by: str, plans: tuple[Plan, Plan, Plan]) -> None:
+    rule = RULES[by]
+    console.print(f"if another batch is as welcome, by the rule {by}: {rule.statement} ({rule.source})")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("", "batch size", "rate", "steps", "examples"):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    for name, plan in zip(("now", "wished", "instead"), plans, strict=True):
+        steps = None if plan.steps is None else round(plan.steps)
+        counts = [f"{count:,.0f}" if count is not None else "-" for count in (steps, plan.examples)]
+        table.add_row(name, f"{plan.batch_size:,}", units.rate(plan.learning_rate), *counts)
+    console.print(table)
+    console.print(
+        "what is of steps (warm-up, milestones) moves as the steps do; the rule was not tried here", style="dim"
+    )
+    console.print()
 
 
 def _held(report: MemoryReport) -> str:

@@ -1,0 +1,193 @@
+"""`memory` on a workload that takes 2 MB an example: the answer has run, is kept, and accumulates what is wished."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+import rightbatch
+from rightbatch.cli import main
+from rightbatch.errors import InputError
+from rightbatch.memory_answer import MemoryReport, savings
+from rightbatch.memory_room import held_bytes
+from rightbatch.pipeline.find import find
+from rightbatch.pipeline.memory import memory
+from rightbatch.store import Study
+
+SOURCE = '''
+import torch
+from torch import nn
+
+import rightbatch
+
+EXAMPLES, WIDTH = 512, 2**17
+
+
+class Greedy(nn.Module):
+    """Keeps activations of 1 MB an example in two blocks, whatever it learns."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
+        self.blocks = nn.Sequential(Block(), Block())
+
+    def forward(self, x):
+        return self.blocks(self.norm(self.first(x)))
+
+
+class Block(nn.Module):
+    def forward(self, x):
+        return x + x.repeat(1, WIDTH // 4).sigmoid().mean(1, keepdim=True)
+
+
+def make_workload():
+    x = torch.randn(EXAMPLES, 4, generator=torch.Generator().manual_seed(0))
+    return rightbatch.Workload(
+        name="greedy",
+        model=Greedy,
+        data=x,
+        valid=x[:16],
+        loss=lambda model, batch: (model(batch) - batch).square().mean(1),
+        optimizer=lambda parameters, trial: torch.optim.Adam(parameters, trial.learning_rate),
+        present=(16, 0.01),
+        planned_examples=2048,
+        target=1e-9,
+        target_quantity="valid_loss",
+    )
+'''
+
+
+@pytest.fixture(scope="module")
+def name(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("greedy") / "greedy.py"
+    path.write_text(SOURCE, encoding="utf-8")
+    return f"{path}:make_workload"
+
+
+@pytest.fixture(scope="module")
+def limit() -> int:
+    """Room for some 100 examples: what a new process holds before it has a model is about what this one holds."""
+    return held_bytes() + 400 * 2**20
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("study") / "a.study.db"
+
+
+@pytest.fixture(scope="module")
+def found(name: str, limit: int, study: Path) -> MemoryReport:
+    return memory(name, limit=limit, wish=200, instead="sqrt", study=study, threads=1)
+
+
+def test_the_answer_has_run_within_the_limit_and_nothing_much_larger_can(found: MemoryReport, limit: int) -> None:
+    (probe, *_) = [p for p in found.probes if p.batch_size == found.batch_size and p.accumulation_steps == 1]
+    assert probe.fits
+    assert found.peak_bytes == probe.peak_bytes
+    assert found.limit_bytes == int(0.95 * limit)
+    assert probe.peak_bytes is not None
+    assert probe.peak_bytes <= found.limit_bytes
+    assert 16 <= found.batch_size < 512
+    assert found.at_most is not None
+    assert found.batch_size >= 0.97 * found.at_most - 1
+    assert len([p for p in found.probes if p.accumulation_steps == 1]) <= 10
+
+
+def test_the_fit_tells_what_an_example_takes(found: MemoryReport) -> None:
+    assert found.fit is not None
+    assert 0.8e6 < found.fit.example_bytes.estimate < 4e6
+    assert found.parts is not None
+    assert found.parts.kept_bytes == pytest.approx(2 * 2**19, rel=0.1)  # two blocks, 2^17 numbers of 4 bytes
+    assert found.parts.kept_with_checkpoints_bytes == pytest.approx(2**19, rel=0.2)
+    assert found.parts.optimizer_bytes > 2 * found.parts.gradient_bytes > 0
+    assert found.parts.normalising == ("norm",)
+
+
+def test_what_would_buy_more_is_predicted(found: MemoryReport) -> None:
+    said = {saving.what: saving.batch_size for saving in savings(found)}
+    assert said["activation checkpointing of every block"] > 1.1 * found.batch_size
+    assert all(size > found.batch_size for size in said.values())
+
+
+def test_the_wished_batch_is_accumulated_and_was_run(found: MemoryReport) -> None:
+    assert found.wished is not None
+    assert found.wished.batch_size == 200
+    assert found.wished.micro_batch_size <= found.batch_size
+    assert found.wished.accumulation_steps == -(-200 // found.wished.micro_batch_size)
+    assert found.wished.peak_bytes <= found.limit_bytes
+
+
+def test_the_rule_moves_what_is_trained_now(found: MemoryReport) -> None:
+    assert found.plans is not None
+    now, wished, instead = found.plans
+    assert (now.batch_size, wished.batch_size, instead.batch_size) == (16, 200, found.batch_size)
+    assert wished.learning_rate == pytest.approx(0.01 * 12.5**0.5)
+    assert instead.steps == pytest.approx(2048 / found.batch_size)
+
+
+def test_what_was_measured_is_kept_and_not_measured_again(
+    found: MemoryReport, name: str, limit: int, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Study.open(study) as kept:
+        (environment,) = kept.environments().values()
+        assert kept.memory_probes(environment) == found.probes
+        assert kept.costs()["memory"] > 0
+    tried: list[Any] = []
+    again = memory(name, limit=limit, wish=200, study=study, threads=1, watch=tried.append)
+    assert tried == []
+    assert (again.batch_size, again.wished) == (found.batch_size, found.wished)
+
+
+def test_the_command_prints_it(
+    found: MemoryReport, name: str, limit: int, study: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    arguments = ["memory", name, "--limit", str(limit), "--wish", "200", "--instead", "sqrt", "--threads", "1"]
+    arguments += ["--study", str(study)]
+    text = run(monkeypatch, capsys, arguments)
+    for said in (f"greedy: {found.batch_size} examples fit in one pass", "by the rule sqrt", "normalise over a batch"):
+        assert said in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+    told = json.loads(run(monkeypatch, capsys, [*arguments, "--json"]))
+    assert told["batch_size"] == found.batch_size
+    assert told["wished"]["accumulation_steps"] == found.wished.accumulation_steps  # type: ignore[union-attr]
+
+
+def test_find_accumulates_what_does_not_fit(name: str, limit: int, study: Path, found: MemoryReport) -> None:
+    answer = find(
+        name, limit=limit, study=study, target=0.9, batch_sizes=[16, 256], seeds=1, threads=1, budget=20,
+        objective="examples",
+    )  # fmt: skip
+    (caution,) = [text for text in answer.cautions if "do not fit in one pass" in text]
+    assert f"more than {found.batch_size:,} examples" in caution
+    assert "normalise over each part" in caution
+
+
+def test_what_cannot_be_is_told(name: str, study: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="A batch of 600 is wished, and there are 512 examples"):
+        memory(name, wish=600)
+    with pytest.raises(InputError, match=r"at least 0 and less than 1, got 1\.5"):
+        memory(name, headroom=1.5)
+    with pytest.raises(InputError, match="there are linear, sqrt"):
+        memory(name, wish=100, instead="cubic")
+    with pytest.raises(InputError, match="without any model, did not fit"):
+        memory(name, limit="50MB", study=tmp_path / "b.study.db")
+
+    def loop(trial: Any) -> Any:
+        yield rightbatch.Point(0)
+
+    with pytest.raises(InputError, match=r"only a rightbatch\.Workload"):
+        memory(loop, study=tmp_path / "c.study.db")
+
+
+def run(monkeypatch: pytest.MonkeyPatch, capsys: Any, arguments: list[str]) -> str:
+    monkeypatch.setattr(sys, "argv", ["rightbatch", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    return str(capsys.readouterr().out)
