@@ -2,10 +2,11 @@
 
     python benchmarks/memory_limits.py --out benchmarks/memory_limits.json
 
-Each size is then trained for one pass over the data, evaluations and all, in a process of its own: without a limit, to
-see what it holds at most; and, where control groups can be made (as root, version 1), in one that has the limit, where
-the kernel kills it if it takes more. A group is charged less than what a process holds: not the pages of libraries that
-others have read before. The line fitted to the small sizes is compared with what the size returned took.
+Each size is then trained for one pass over the data (and at least four steps), evaluations and all, in a process of its
+own: without a limit, to see what it holds at most; and, where control groups can be made (as root, version 1), in one
+that has the limit, where the kernel kills it if it takes more. A group is charged less than what a process holds: not the
+pages of libraries that others have read before. Then a size that is far too large is tried `--kills` times, and its
+process ended each time. The line fitted to the small sizes is compared with what the size returned took.
 """
 
 from __future__ import annotations
@@ -27,9 +28,13 @@ import torch
 from rightbatch.fit.memory import fit_memory
 from rightbatch.memory_room import parse_bytes
 from rightbatch.pipeline.memory import memory
+from rightbatch.pipeline.runners import as_runner, maker_of
+from rightbatch.probing import Allowance, Prober
+from rightbatch.worker import Setup
+from rightbatch.workers import pickled_maker
 
 CASES = {
-    "fashion_mnist:mlp": "1.1GB",
+    "fashion_mnist:mlp": "1GB",
     "fashion_mnist:cnn": "1.5GB",
     "char_lm:gru": "1.2GB",
     "char_lm:transformer": "1.2GB",
@@ -48,8 +53,8 @@ from rightbatch.records import Point, Trial
 runner = as_runner(sys.argv[1])
 size = int(sys.argv[2])
 forget_peak()
-steps = runner.facts.train_examples // size
-run = runner.start(runner.workload.complete(Trial(size, 1e-4, 0, max(1, steps) * size)))
+steps = max(4, runner.facts.train_examples // size)
+run = runner.start(runner.workload.complete(Trial(size, 1e-4, 0, steps * size)))
 while isinstance(run.advance(), Point):
     pass
 print(peak_bytes())
@@ -123,9 +128,24 @@ def row(workload: str, limit_text: str, headroom: float) -> dict[str, Any]:
     }
 
 
+def killed(times: int) -> dict[str, Any]:
+    """So many tries of a size that is far too large: how many of them were told as such."""
+    name, limit = "char_lm:gru", parse_bytes(CASES["char_lm:gru"])
+    runner = as_runner(name, threads=1)
+    setup = Setup.of(pickled_maker(maker_of(name, runner, threads=1)), 1)
+    told = 0
+    with Prober(Allowance(setup, limit, None, 0.0, on_cpu=True)) as prober:
+        for k in range(times):
+            probe = prober.probe(4000 + k, 4000 + k, fresh=True)
+            told += not probe.fits and "was ended" in probe.why
+        after = prober.probe(64, 64, fresh=True)
+    return {"workload": name, "tries": times, "told": told, "fits_afterwards": after.fits}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--headroom", type=float, default=0.02)
+    parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/memory_limits.json"))
     given = parser.parse_args()
     rows = []
@@ -137,6 +157,7 @@ def main() -> None:
         "machine": f"{platform.machine()}, 1 thread, torch {torch.__version__}",
         "date": time.strftime("%Y-%m-%d"),
         "rows": rows,
+        "kills": killed(given.kills),
     }
     given.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 

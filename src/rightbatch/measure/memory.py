@@ -14,7 +14,7 @@ from rightbatch.evaluation import Evaluator
 from rightbatch.losses import examples_in
 from rightbatch.measure.activations import parts_of
 from rightbatch.measure.heaviest import heaviest_first
-from rightbatch.measure.memory_gauges import GAUGES
+from rightbatch.measure.memory_gauges import GAUGES, Gauge
 from rightbatch.parts import mapped, split
 from rightbatch.raised import MemoryExhausted, explained, is_memory_error
 from rightbatch.records import MemoryParts, MemoryProbe, Trial
@@ -25,6 +25,12 @@ from rightbatch.workload import Workload
 
 STEPS = 2
 """The state of an optimizer is there after its first step: the second one has all that the others have."""
+
+MORE_STEPS = 8
+"""At most so many follow, as long as the peak still grows: what an allocator takes settles after a while."""
+
+GROWTH = 0.005
+"""The peak has settled when two steps have raised it by no more than this share of the increase."""
 
 
 def measure_memory(
@@ -65,6 +71,7 @@ def measure_memory(
             stepper = Stepper(workload, trial, heaviest_first(source), micro_batch_size)
             stepper.schedule = None
             stepper.run(STEPS)
+            _settle(stepper, gauge)
             _smaller_step(stepper, len(source) % batch_size if len(source) else batch_size // 2)
             training = gauge.peak()
             Evaluator(workload, workload.source("valid"))(stepper.judged)
@@ -89,6 +96,18 @@ def measure_memory(
         why=why,
         parts=parts,
     )
+
+
+def _settle(stepper: Stepper, gauge: Gauge) -> None:
+    """Steps until the peak grows no more."""
+    steady, before = 0, gauge.peak()
+    for _ in range(MORE_STEPS):
+        stepper.run(1)
+        now = gauge.peak()
+        steady = steady + 1 if now - before <= GROWTH * (now - gauge.before_bytes) else 0
+        before = now
+        if steady == 2:
+            return
 
 
 def _smaller_step(stepper: Stepper, examples: int) -> None:

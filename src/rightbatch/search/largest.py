@@ -73,6 +73,6 @@ def _retreat(fit: MemoryFit, room_bytes: float, failed: Collection[int]) -> floa
     """Between the largest that ran and the smallest that did not."""
     largest, bound = fit.anchor[0], min(failed)
     since = sum(size > largest for size in failed)
-    # At first by just so much that the search is over if it fits, twice as much after each further failure.
-    back = min((1 - ENOUGH) * 2 ** (since - 1), math.log(bound / largest) / 2)
+    # At first by just so much that the search is over if it fits, three times as much after each further failure.
+    back = min((1 - ENOUGH) * 3 ** (since - 1), math.log(bound / largest) / 2)
     return min(fit.largest(room_bytes, ERRORS), bound * math.exp(-back))
