@@ -4,8 +4,8 @@
 
 Each size is then trained for one pass over the data (and at least four steps), evaluations and all, in a process of its
 own: without a limit, to see what it holds at most; and, where control groups can be made (as root, version 1), in one
-that has the limit, where the kernel kills it if it takes more. A group is charged less than what a process holds: not the
-pages of libraries that others have read before. Then a size that is far too large is tried `--kills` times, and its
+that has the limit, where the kernel kills it if it takes more. A group is charged less than what a process holds: not
+the pages of libraries that others have read before. Then a size that is far too large is tried `--kills` times, and its
 process ended each time. The line fitted to the small sizes is compared with what the size returned took.
 """
 

@@ -72,8 +72,8 @@ def name(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def limit() -> int:
-    """Room for some 100 examples: what a new process holds before it has a model is about what this one holds."""
-    return held_bytes() + 400 * 2**20
+    """Room for some 80 examples: what a new process holds before it has a model is about what this one holds."""
+    return held_bytes() + 330 * 2**20
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(name: str, limit: int, study: Path) -> MemoryReport:
-    return memory(name, limit=limit, wish=200, instead="sqrt", study=study, threads=1)
+    return memory(name, limit=limit, wish=160, instead="sqrt", study=study, threads=1)
 
 
 def test_the_answer_has_run_within_the_limit_and_nothing_much_larger_can(found: MemoryReport, limit: int) -> None:
@@ -101,7 +101,7 @@ def test_the_answer_has_run_within_the_limit_and_nothing_much_larger_can(found: 
 
 def test_the_fit_tells_what_an_example_takes(found: MemoryReport) -> None:
     assert found.fit is not None
-    assert 0.8e6 < found.fit.example_bytes.estimate < 4e6
+    assert 0.8e6 < found.fit.example_bytes.estimate < 8e6  # glibc holds up to four times what is kept
     assert found.parts is not None
     assert found.parts.kept_bytes == pytest.approx(2 * 2**19, rel=0.1)  # two blocks, 2^17 numbers of 4 bytes
     assert found.parts.kept_with_checkpoints_bytes == pytest.approx(2**19, rel=0.2)
@@ -117,17 +117,20 @@ def test_what_would_buy_more_is_predicted(found: MemoryReport) -> None:
 
 def test_the_wished_batch_is_accumulated_and_was_run(found: MemoryReport) -> None:
     assert found.wished is not None
-    assert found.wished.batch_size == 200
+    assert found.wished.batch_size == 160
     assert found.wished.micro_batch_size <= found.batch_size
-    assert found.wished.accumulation_steps == -(-200 // found.wished.micro_batch_size)
+    assert found.wished.accumulation_steps == -(-160 // found.wished.micro_batch_size)
     assert found.wished.peak_bytes <= found.limit_bytes
+    assert found.wished.normalising == ("norm",)
+    assert found.wished.difference is not None
+    assert 0.001 < found.wished.difference < 2
 
 
 def test_the_rule_moves_what_is_trained_now(found: MemoryReport) -> None:
     assert found.plans is not None
     now, wished, instead = found.plans
-    assert (now.batch_size, wished.batch_size, instead.batch_size) == (16, 200, found.batch_size)
-    assert wished.learning_rate == pytest.approx(0.01 * 12.5**0.5)
+    assert (now.batch_size, wished.batch_size, instead.batch_size) == (16, 160, found.batch_size)
+    assert wished.learning_rate == pytest.approx(0.01 * 10**0.5)
     assert instead.steps == pytest.approx(2048 / found.batch_size)
 
 
@@ -139,7 +142,7 @@ def test_what_was_measured_is_kept_and_not_measured_again(
         assert kept.memory_probes(environment) == found.probes
         assert kept.costs()["memory"] > 0
     tried: list[Any] = []
-    again = memory(name, limit=limit, wish=200, study=study, threads=1, watch=tried.append)
+    again = memory(name, limit=limit, wish=160, study=study, threads=1, watch=tried.append)
     assert tried == []
     assert (again.batch_size, again.wished) == (found.batch_size, found.wished)
 
@@ -147,7 +150,7 @@ def test_what_was_measured_is_kept_and_not_measured_again(
 def test_the_command_prints_it(
     found: MemoryReport, name: str, limit: int, study: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    arguments = ["memory", name, "--limit", str(limit), "--wish", "200", "--instead", "sqrt", "--threads", "1"]
+    arguments = ["memory", name, "--limit", str(limit), "--wish", "160", "--instead", "sqrt", "--threads", "1"]
     arguments += ["--study", str(study)]
     text = run(monkeypatch, capsys, arguments)
     for said in (f"greedy: {found.batch_size} examples fit in one pass", "by the rule sqrt", "normalise over a batch"):
@@ -160,7 +163,7 @@ def test_the_command_prints_it(
 
 def test_find_accumulates_what_does_not_fit(name: str, limit: int, study: Path, found: MemoryReport) -> None:
     answer = find(
-        name, limit=limit, study=study, target=0.9, batch_sizes=[16, 256], seeds=1, threads=1, budget=20,
+        name, limit=limit, study=study, target=100.0, batch_sizes=[16, 192], seeds=1, threads=1, budget=6,
         objective="examples",
     )  # fmt: skip
     (caution,) = [text for text in answer.cautions if "do not fit in one pass" in text]

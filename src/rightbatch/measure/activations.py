@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from rightbatch.accumulation import normalising_over_batch
+from rightbatch.accumulation import accumulate, normalising_over_batch
 from rightbatch.losses import examples_in, mean_loss
-from rightbatch.parts import mapped
+from rightbatch.parts import mapped, split
 from rightbatch.records import MemoryParts
 from rightbatch.stepping import Stepper
-from rightbatch.update import PRECISIONS
+from rightbatch.update import PRECISIONS, under_autocast
 
 HALF = "bfloat16"
 
@@ -32,12 +32,18 @@ def parts_of(stepper: Stepper) -> MemoryParts:
     tensors = [*model.parameters(), *model.buffers()]
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     batch = next(stepper.batches())
+    if stepper.accumulation_steps > 1:  # there is room for one pass, not for all of the batch
+        batch = split(batch, stepper.accumulation_steps)[0]
     kept = halved = checkpointed = None
     with contextlib.suppress(Exception):  # a person's model may do anything: what is predicted is a courtesy
         kept, checkpointed = _kept(stepper, batch, stepper.workload.autocast)
         halved, _ = _kept(stepper, batch, HALF)
-    normalising = tuple(normalising_over_batch(model))
-    return MemoryParts(_bytes(tensors), _bytes(gradients), _bytes(states), kept, halved, checkpointed, normalising)
+    normalising, difference = tuple(normalising_over_batch(model)), None
+    if normalising and stepper.accumulation_steps > 1:
+        with contextlib.suppress(Exception):
+            difference = _difference(stepper, batch)
+    sizes = _bytes(tensors), _bytes(gradients), _bytes(states)
+    return MemoryParts(*sizes, kept, halved, checkpointed, normalising, difference)
 
 
 def _kept(stepper: Stepper, batch: Any, precision: str | None) -> tuple[float, float]:
@@ -53,6 +59,19 @@ def _kept(stepper: Stepper, batch: Any, precision: str | None) -> tuple[float, f
         loss = mean_loss(stepper.workload.loss(stepper.model, batch), None)
     del loss
     return counted.total / examples, counted.with_checkpoints / examples
+
+
+def _difference(stepper: Stepper, batch: Any) -> float:
+    """How far the gradient of one pass is from that of its examples in parts, relative to its norm."""
+    steps, model = stepper.accumulation_steps, stepper.model
+    loss = under_autocast(stepper.workload.loss, stepper.workload)
+    gradients = []
+    for micro_batches in ([batch], split(batch, min(steps, (examples_in(batch) or 2) // 2))):
+        model.zero_grad()
+        accumulate(loss, model, micro_batches, model.parameters())
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    whole, apart = gradients
+    return float((whole - apart).norm() / whole.norm())
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:

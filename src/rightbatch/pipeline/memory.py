@@ -31,6 +31,9 @@ HEADROOM = 0.05
 FILLED = 0.5
 """A size that may take more than this share of what is left before there is a model is run in a new process."""
 
+DIVISIONS = 6
+"""A wished batch is cut up in at most so many ways: passes of a quarter that do not fit are not why."""
+
 UNKNOWN = 10**9
 """The largest batch that makes sense where nobody knows how many examples there are."""
 
@@ -214,11 +217,15 @@ class _Probes:
     def accumulate(self, batch_size: int, largest: int) -> Accumulated | None:
         """The fewest passes in which a step of a batch was made and fitted; None where none was."""
         steps = -(-batch_size // largest)
-        while steps <= batch_size:
+        for _ in range(DIVISIONS):
+            if steps > batch_size:
+                break
             micro = -(-batch_size // steps)
             found = self._known(batch_size, micro) or self.run(batch_size, micro)
             if found.peak_bytes is not None and self.fits(found):
-                return Accumulated(batch_size, micro, found.accumulation_steps, found.peak_bytes)
+                parts = found.parts
+                mixing = (parts.normalising, parts.difference) if parts is not None and steps > 1 else ()
+                return Accumulated(batch_size, micro, found.accumulation_steps, found.peak_bytes, *mixing)
             steps = max(steps + 1, math.ceil(1.25 * steps))
         return None
 
@@ -227,7 +234,7 @@ class _Probes:
         filled = max(self.increases.values(), default=0.0) / (self.limit_bytes - self.before_bytes)
         grown = micro_batch_size / max(self.increases, default=1)
         fresh = batch_size != micro_batch_size or filled * grown > FILLED
-        look = not any(other.parts for other in self.probes)
+        look = batch_size != micro_batch_size or not any(other.parts for other in self.probes)
         probe = self._prober.probe(batch_size, micro_batch_size, fresh=fresh, look=look)
         self._study.add_memory_probe(probe, self.environment)
         self.probes.append(probe)

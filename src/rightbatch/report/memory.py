@@ -99,18 +99,23 @@ def _said(report: MemoryReport) -> list[tuple[str, str]]:
             else f"{wished.batch_size:,} fit in one pass: it held {bytes_text(wished.peak_bytes)}"
         )
         said.append(("wished", text))
-        if wished.accumulation_steps > 1 and parts is not None and parts.normalising:
-            names = ", ".join(parts.normalising[:3]) + (" ..." if len(parts.normalising) > 3 else "")
-            said.append(
-                (
-                    "caution",
-                    f"{counted(len(parts.normalising), 'module')} ({names}) normalise over a batch: each pass of "
-                    f"{wished.micro_batch_size:,} by itself, which is another training than that of the whole batch",
-                )
+        if wished.normalising:
+            names = ", ".join(wished.normalising[:3]) + (" ..." if len(wished.normalising) > 3 else "")
+            changes = (
+                ""
+                if wished.difference is None
+                else f": cutting one pass into {wished.accumulation_steps} changes its gradient by "
+                f"{100 * wished.difference:.2g} %"
             )
+            text = (
+                f"{counted(len(wished.normalising), 'module')} ({names}) normalise over a batch, and here over each "
+                f"pass by itself, which is another training{changes}"
+            )
+            said.append(("caution", text))
     for saving in savings(report):
         said.append(("predicted", f"{saving.what}: {saving.batch_size:,} would fit in one pass (not run)"))
-    said.append(("cost", f"{units.seconds(report.wall_seconds)}, each try in a process of its own"))
+    took = sum(probe.seconds for probe in report.probes)
+    said.append(("cost", f"{units.seconds(took)} in all, of which {units.seconds(report.wall_seconds)} now"))
     return said
 
 
