@@ -3,8 +3,8 @@
     python benchmarks/memory_gpu.py --device cuda --out benchmarks/memory_gpu.json
 
 For each workload without a limit and under one of `--limit`. What is verified runs in one new process: a training at a
-tenth more than the size returned, which is to run out of memory, and after it one at that size, for a pass over the data
-(and at least four steps), whose reserved memory is read off the allocator.
+tenth more than the size returned, which is to run out of memory, and after it one at that size, for a pass over the
+data (and at least four steps), whose reserved memory is read off the allocator.
 """
 
 from __future__ import annotations

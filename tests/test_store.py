@@ -7,12 +7,25 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rightbatch.errors import StudyError
-from rightbatch.records import Environment, Point, Settings, StepTime, Stop, StopReason, Target, Trial, WorkloadFacts
+from rightbatch.records import (
+    Environment,
+    MemoryParts,
+    MemoryProbe,
+    Point,
+    Settings,
+    StepTime,
+    Stop,
+    StopReason,
+    Target,
+    Trial,
+    WorkloadFacts,
+)
 from rightbatch.store import SCHEMA_VERSION, Study
 
 GOLDEN = Path(__file__).parent / "golden" / "version-1.study.db"
@@ -247,3 +260,31 @@ def test_a_study_of_an_earlier_version_becomes_one_of_this_when_it_is_written(tm
         assert (study.facts.length_bound, study.facts.lacks, study.facts.earlier_sources) == (False, (), ())
     with contextlib.closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT schema_version FROM study").fetchone() == (SCHEMA_VERSION,)
+
+
+def test_what_memory_was_taken_comes_back(tmp_path: Path) -> None:
+    parts = MemoryParts(1, 2, 3, 4.5, 2.25, None, ("norm",), 0.125)
+    probes = (
+        MemoryProbe(4, 4, 1000, 100, 300, 350, 0.5, parts=parts),
+        MemoryProbe(64, 128, 1000, 100, None, None, 1.5, "it held too much"),
+    )
+    with Study.create(tmp_path / "a.study.db", FACTS) as study:
+        for probe in probes:
+            study.add_memory_probe(probe, HERE)
+        assert study.memory_probes(HERE) == probes
+        assert study.memory_probes(replace(HERE, threads=99)) == ()
+    with Study.open(GOLDEN) as old:
+        assert old.memory_probes(HERE) == ()
+    assert [probe.fits for probe in probes] == [True, False]
+    assert probes[1].accumulation_steps == 2
+
+
+def test_an_environment_without_micro_batches_is_the_one_of_earlier_versions(tmp_path: Path) -> None:
+    with Study.create(tmp_path / "a.study.db", FACTS) as study:
+        number = study.environment_id(HERE)
+        assert study.environment_id(replace(HERE, micro_batch_size=64)) != number
+        assert study.environment_id(HERE) == number
+        assert study.environments()[number] == HERE
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.study.db")) as connection:
+        (facts,) = connection.execute("SELECT facts FROM environments WHERE id = ?", (number,)).fetchone()
+    assert "micro_batch_size" not in facts

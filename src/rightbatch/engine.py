@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import platform
@@ -70,10 +71,20 @@ class WorkloadRunner:
             source = f"{self._facts.source} {start_from.digest}"
             self._facts = replace(self._facts, source=hashlib.sha256(source.encode()).hexdigest()[:16])
         self.workload = workload
-        # Read once and shared by all runs: on a device, the data is moved there once.
-        self._data = workload.source("data")
-        self._valid = Evaluator(workload, workload.source("valid"))
-        self._test = Evaluator(workload, workload.source("test")) if workload.test is not None else None
+
+    # Read once and shared by all runs: on a device, the data is moved there once, and not by who only asks for facts.
+
+    @functools.cached_property
+    def _data(self) -> Source:
+        return self.workload.source("data")
+
+    @functools.cached_property
+    def _valid(self) -> Evaluator:
+        return Evaluator(self.workload, self.workload.source("valid"))
+
+    @functools.cached_property
+    def _test(self) -> Evaluator | None:
+        return Evaluator(self.workload, self.workload.source("test")) if self.workload.test is not None else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return WorkloadRunner, (self.given, self._keep, self.start_from, self.micro_batch_size)
