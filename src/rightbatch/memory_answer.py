@@ -41,6 +41,8 @@ class MemoryReport:
     asked_bytes: The limit that was asked for; None: what is free.
     before_bytes: What is held before there is a model: the program, its libraries, the data.
     fit: The increase over that as a line in the batch size; None with nothing that ran.
+    why: Of the smallest size that did not fit, what happened.
+    refused: What the workload itself said of a size that it could not train, whatever the memory.
     wished: How the wished batch is trained; None where none was wished.
     plans: What the person trains with now, and what the rule `by` makes of it at the wished size and at `batch_size`,
         where that was asked for and the wished batch does not fit in one pass.
@@ -61,6 +63,7 @@ class MemoryReport:
     wished: Accumulated | None
     probes: tuple[MemoryProbe, ...]
     why: str
+    refused: str
     wall_seconds: float
     plans: tuple[Plan, Plan, Plan] | None = None
     by: str | None = None

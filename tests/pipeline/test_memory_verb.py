@@ -194,3 +194,35 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: Any, arguments: list[str]) -> s
         main()
     assert ended.value.code == 0
     return str(capsys.readouterr().out)
+
+
+SMALL_LOADER = """
+import torch
+from torch import nn
+
+import rightbatch
+
+
+def batches(batch_size, seed):
+    return torch.zeros(100, 2).split(batch_size) if batch_size <= 100 else []
+
+
+def make_workload():
+    return rightbatch.Workload(
+        name="loaded",
+        model=lambda: nn.Linear(2, 2),
+        data=batches,
+        valid=torch.zeros(4, 2),
+        loss=lambda model, batch: model(batch).square().mean(1),
+        optimizer=lambda parameters, trial: torch.optim.SGD(parameters, trial.learning_rate),
+        train_examples=1000,
+    )
+"""
+
+
+def test_a_loader_that_has_no_batch_of_so_many_bounds_the_answer(tmp_path: Path) -> None:
+    path = tmp_path / "loaded.py"
+    path.write_text(SMALL_LOADER, encoding="utf-8")
+    found = memory(f"{path}:make_workload", study=tmp_path / "a.study.db", threads=1)
+    assert 97 <= found.batch_size <= 100
+    assert "gave no batch" in found.refused

@@ -34,9 +34,6 @@ FILLED = 0.5
 DIVISIONS = 6
 """A wished batch is cut up in at most so many ways: passes of a quarter that do not fit are not why."""
 
-UNKNOWN = 10**9
-"""The largest batch that makes sense where nobody knows how many examples there are."""
-
 
 def memory(
     workload: Any,
@@ -77,12 +74,12 @@ def memory(
     if instead is not None and instead not in RULES:
         raise InputError(f"There is no rule {instead!r} for another batch size; there are {', '.join(RULES)}.")
     examples = runner.facts.train_examples
-    if wish is not None and examples and wish > examples:
+    if wish is not None and wish > examples:
         raise InputError(f"A batch of {wish:,} is wished, and there are {examples:,} examples. Wish for at most these.")
     with open_study(study, runner.facts) as kept, Prober(allowance) as prober:
         probes = _Probes(kept, runner.environment, prober, allowance, watch, again)
         try:
-            batch_size = probes.search(examples or UNKNOWN)
+            batch_size = probes.search(examples)
             wished = probes.accumulate(wish, batch_size) if wish is not None and batch_size else None
         finally:
             kept.add_cost("memory", time.monotonic() - began)
@@ -106,7 +103,7 @@ def fitting(study: Study, workload: Any, how: dict[str, Any], limit: int | str |
     with Prober(allowance) as prober:
         probes = _Probes(study, runner.environment, prober, allowance, lambda probe: None, again=False)
         try:
-            largest = probes.search(runner.facts.train_examples or UNKNOWN)
+            largest = probes.search(runner.facts.train_examples)
         finally:
             study.add_cost("memory", time.monotonic() - began)
     if largest == 0:
@@ -169,6 +166,7 @@ class _Probes:
         self.allowance, self._watch = allowance, watch
         # Of a device only its process knows the limit: what was seen another day may have had another one.
         self.probes = list(study.memory_probes(environment)) if allowance.on_cpu and not again else []
+        self.refused: dict[int, str] = {}
 
     @property
     def limit_bytes(self) -> int:
@@ -204,15 +202,16 @@ class _Probes:
         """The largest size that ran and fits; 0 where not even one example does."""
         while True:
             room = self.limit_bytes - self.before_bytes
-            size = next_size(self.increases, self.failed, room, most)
+            size = next_size(self.increases, [*self.failed, *self.refused], room, most)
             if size is None:
                 return max(self.increases, default=0)
             try:
                 self.run(size, size)
-            except WorkloadError:
-                if size > 1 or not self.failed:
+            except WorkloadError as error:
+                # BatchNorm refuses a batch of one example, a loader one that is larger than a pass of it.
+                if not self.increases and not (size == 1 and self.failed):
                     raise
-                return 0  # BatchNorm, say, refuses a batch of one example; larger ones do not fit
+                self.refused[size] = str(error)
 
     def accumulate(self, batch_size: int, largest: int) -> Accumulated | None:
         """The fewest passes in which a step of a batch was made and fitted; None where none was."""
@@ -260,7 +259,7 @@ def _report(
         workload=runner.facts.name,
         device=probes.environment.device,
         batch_size=batch_size,
-        at_most=None if batch_size == examples else _at_most(probes.failed, fit, probes),
+        at_most=None if batch_size == examples else _at_most([*probes.failed, *probes.refused], fit, probes),
         train_examples=examples,
         peak_bytes=max((peak for peak in peaks if peak is not None), default=None),
         limit_bytes=probes.limit_bytes,
@@ -272,6 +271,7 @@ def _report(
         wished=wished,
         probes=tuple(probes.probes),
         why=why,
+        refused=next((f"at {size:,}: {message}" for size, message in probes.refused.items()), ""),
         wall_seconds=seconds,
     )
 

@@ -90,6 +90,8 @@ def _said(report: MemoryReport) -> list[tuple[str, str]]:
             else f"; {bytes_text(parts.kept_bytes)} an example kept for the backward pass"
         )
         said.append(("counted", f"model {held}, state of the optimizer {bytes_text(parts.optimizer_bytes)}{kept}"))
+    if report.refused:
+        said.append(("caution", f"the workload refused a size, {report.refused}"))
     if report.wished is not None:
         wished = report.wished
         text = (
