@@ -1,7 +1,8 @@
-"""`memory` on a workload that takes 2 MB an example: the answer has run, is kept, and accumulates what is wished."""
+"""`memory` on a workload that takes 8 MB an example: the answer has run, is kept, and accumulates what is wished."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -16,9 +17,13 @@ from rightbatch.cli import main
 from rightbatch.errors import InputError
 from rightbatch.memory_answer import MemoryReport, savings
 from rightbatch.memory_room import held_bytes
-from rightbatch.pipeline.find import find
 from rightbatch.pipeline.memory import memory
+from rightbatch.pipeline.profile import profile
+from rightbatch.records import Trial
+from rightbatch.search.strategy import fixed
 from rightbatch.store import Study
+
+finding = importlib.import_module("rightbatch.pipeline.find")  # the package has the function by this name
 
 SOURCE = '''
 import torch
@@ -26,11 +31,11 @@ from torch import nn
 
 import rightbatch
 
-EXAMPLES, WIDTH = 512, 2**17
+EXAMPLES, WIDTH = 512, 2**19
 
 
 class Greedy(nn.Module):
-    """Keeps activations of 1 MB an example in two blocks, whatever it learns."""
+    """Keeps activations of 4 MB an example in two blocks, whatever it learns."""
 
     def __init__(self):
         super().__init__()
@@ -56,7 +61,7 @@ def make_workload():
         loss=lambda model, batch: (model(batch) - batch).square().mean(1),
         optimizer=lambda parameters, trial: torch.optim.Adam(parameters, trial.learning_rate),
         present=(16, 0.01),
-        planned_examples=2048,
+        planned_examples=512,
         target=1e-9,
         target_quantity="valid_loss",
     )
@@ -72,8 +77,8 @@ def name(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def limit() -> int:
-    """Room for some 80 examples: what a new process holds before it has a model is about what this one holds."""
-    return held_bytes() + 330 * 2**20
+    """Room for some 20 examples: what a new process holds before it has a model is about what this one holds."""
+    return held_bytes() + 290 * 2**20
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +88,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(name: str, limit: int, study: Path) -> MemoryReport:
-    return memory(name, limit=limit, wish=160, instead="sqrt", study=study, threads=1)
+    return memory(name, limit=limit, wish=40, instead="sqrt", study=study, threads=1)
 
 
 def test_the_answer_has_run_within_the_limit_and_nothing_much_larger_can(found: MemoryReport, limit: int) -> None:
@@ -93,18 +98,18 @@ def test_the_answer_has_run_within_the_limit_and_nothing_much_larger_can(found: 
     assert found.limit_bytes == int(0.95 * limit)
     assert probe.peak_bytes is not None
     assert probe.peak_bytes <= found.limit_bytes
-    assert 16 <= found.batch_size < 512
+    assert 4 <= found.batch_size < 40
     assert found.at_most is not None
     assert found.batch_size >= 0.97 * found.at_most - 1
-    assert len([p for p in found.probes if p.accumulation_steps == 1]) <= 10
+    assert len([p for p in found.probes if p.accumulation_steps == 1]) <= 12
 
 
 def test_the_fit_tells_what_an_example_takes(found: MemoryReport) -> None:
     assert found.fit is not None
-    assert 0.8e6 < found.fit.example_bytes.estimate < 8e6  # glibc holds up to four times what is kept
+    assert 3e6 < found.fit.example_bytes.estimate < 3e7  # an allocator holds more than what is kept
     assert found.parts is not None
-    assert found.parts.kept_bytes == pytest.approx(2 * 2**19, rel=0.1)  # two blocks, 2^17 numbers of 4 bytes
-    assert found.parts.kept_with_checkpoints_bytes == pytest.approx(2**19, rel=0.2)
+    assert found.parts.kept_bytes == pytest.approx(2 * 2**21, rel=0.1)  # two blocks, 2^19 numbers of 4 bytes
+    assert found.parts.kept_with_checkpoints_bytes == pytest.approx(2**21, rel=0.2)
     assert found.parts.optimizer_bytes > 2 * found.parts.gradient_bytes > 0
     assert found.parts.normalising == ("norm",)
 
@@ -117,9 +122,9 @@ def test_what_would_buy_more_is_predicted(found: MemoryReport) -> None:
 
 def test_the_wished_batch_is_accumulated_and_was_run(found: MemoryReport) -> None:
     assert found.wished is not None
-    assert found.wished.batch_size == 160
+    assert found.wished.batch_size == 40
     assert found.wished.micro_batch_size <= found.batch_size
-    assert found.wished.accumulation_steps == -(-160 // found.wished.micro_batch_size)
+    assert found.wished.accumulation_steps == -(-40 // found.wished.micro_batch_size)
     assert found.wished.peak_bytes <= found.limit_bytes
     assert found.wished.normalising == ("norm",)
     assert found.wished.difference is not None
@@ -129,9 +134,9 @@ def test_the_wished_batch_is_accumulated_and_was_run(found: MemoryReport) -> Non
 def test_the_rule_moves_what_is_trained_now(found: MemoryReport) -> None:
     assert found.plans is not None
     now, wished, instead = found.plans
-    assert (now.batch_size, wished.batch_size, instead.batch_size) == (16, 160, found.batch_size)
-    assert wished.learning_rate == pytest.approx(0.01 * 10**0.5)
-    assert instead.steps == pytest.approx(2048 / found.batch_size)
+    assert (now.batch_size, wished.batch_size, instead.batch_size) == (16, 40, found.batch_size)
+    assert wished.learning_rate == pytest.approx(0.01 * 2.5**0.5)
+    assert instead.steps == pytest.approx(512 / found.batch_size)
 
 
 def test_what_was_measured_is_kept_and_not_measured_again(
@@ -142,7 +147,7 @@ def test_what_was_measured_is_kept_and_not_measured_again(
         assert kept.memory_probes(environment) == found.probes
         assert kept.costs()["memory"] > 0
     tried: list[Any] = []
-    again = memory(name, limit=limit, wish=160, study=study, threads=1, watch=tried.append)
+    again = memory(name, limit=limit, wish=40, study=study, threads=1, watch=tried.append)
     assert tried == []
     assert (again.batch_size, again.wished) == (found.batch_size, found.wished)
 
@@ -150,7 +155,7 @@ def test_what_was_measured_is_kept_and_not_measured_again(
 def test_the_command_prints_it(
     found: MemoryReport, name: str, limit: int, study: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    arguments = ["memory", name, "--limit", str(limit), "--wish", "160", "--instead", "sqrt", "--threads", "1"]
+    arguments = ["memory", name, "--limit", str(limit), "--wish", "40", "--instead", "sqrt", "--threads", "1"]
     arguments += ["--study", str(study)]
     text = run(monkeypatch, capsys, arguments)
     for said in (f"greedy: {found.batch_size} examples fit in one pass", "by the rule sqrt", "normalise over a batch"):
@@ -161,14 +166,21 @@ def test_the_command_prints_it(
     assert told["wished"]["accumulation_steps"] == found.wished.accumulation_steps  # type: ignore[union-attr]
 
 
-def test_find_accumulates_what_does_not_fit(name: str, limit: int, study: Path, found: MemoryReport) -> None:
-    answer = find(
-        name, limit=limit, study=study, target=100.0, batch_sizes=[16, 192], seeds=1, threads=1, budget=6,
-        objective="examples",
-    )  # fmt: skip
+def test_find_accumulates_what_does_not_fit(
+    name: str, limit: int, study: Path, found: MemoryReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials = [Trial(size, 0.01, 0, 128) for size in (4, 24)]
+    monkeypatch.setattr(finding, "_strategy", lambda *given: fixed(trials, "both sizes"))
+    monkeypatch.setattr(finding, "profile", lambda kept, runner, sizes, **how: profile(kept, runner, sizes, rounds=3))
+    answer = finding.find(
+        name, limit=limit, study=study, target=100.0, batch_sizes=[4, 24], seeds=1, threads=1, objective="examples"
+    )
     (caution,) = [text for text in answer.cautions if "do not fit in one pass" in text]
-    assert f"more than {found.batch_size:,} examples" in caution
     assert "normalise over each part" in caution
+    number = int(caution.split()[4].replace(",", ""))
+    assert found.batch_size / 4 <= number <= found.batch_size
+    with Study.open(study) as kept:
+        assert {environment.micro_batch_size for environment in kept.environments().values()} == {None, number}
 
 
 def test_what_cannot_be_is_told(name: str, study: Path, tmp_path: Path) -> None:

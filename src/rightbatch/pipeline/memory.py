@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from rightbatch.another_batch import RULES, Plan, moved
-from rightbatch.errors import InputError, WorkloadError
+from rightbatch.errors import InputError
 from rightbatch.fit.memory import MemoryFit, fit_memory
 from rightbatch.memory_answer import Accumulated, MemoryReport
 from rightbatch.memory_room import free_bytes, parse_bytes
+from rightbatch.pipeline.memory_probes import Probes
 from rightbatch.pipeline.runners import as_runner, maker_of
 from rightbatch.pipeline.setting_up import Ask, facts_as_asked, first_choice, open_study
 from rightbatch.probing import Allowance, Prober
-from rightbatch.records import Environment, MemoryProbe
+from rightbatch.records import MemoryProbe
 from rightbatch.runner import MeasuresMemory, Runner
-from rightbatch.search.largest import LEAST_SHARE, next_size
+from rightbatch.search.largest import LEAST_SHARE
 from rightbatch.store import Study
 from rightbatch.wording import bytes_text, counted
 from rightbatch.worker import Setup
@@ -27,12 +27,6 @@ from rightbatch.workers import pickled_maker
 
 HEADROOM = 0.05
 """This share of the memory stays free, unless somebody says otherwise: another process may want a little more."""
-
-FILLED = 0.5
-"""A size that may take more than this share of what is left before there is a model is run in a new process."""
-
-DIVISIONS = 6
-"""A wished batch is cut up in at most so many ways: passes of a quarter that do not fit are not why."""
 
 
 def memory(
@@ -77,7 +71,7 @@ def memory(
     if wish is not None and wish > examples:
         raise InputError(f"A batch of {wish:,} is wished, and there are {examples:,} examples. Wish for at most these.")
     with open_study(study, runner.facts) as kept, Prober(allowance) as prober:
-        probes = _Probes(kept, runner.environment, prober, allowance, watch, again)
+        probes = Probes(kept, runner.environment, prober, allowance, watch, again)
         try:
             batch_size = probes.search(examples)
             wished = probes.accumulate(wish, batch_size) if wish is not None and batch_size else None
@@ -99,11 +93,13 @@ def fitting(study: Study, workload: Any, how: dict[str, Any], limit: int | str |
     """
     began = time.monotonic()
     runner = as_runner(workload, **how)
-    allowance = _allowance(workload, runner, how, limit, HEADROOM)
+    allowance, examples = _allowance(workload, runner, how, limit, HEADROOM), runner.facts.train_examples
     with Prober(allowance) as prober:
-        probes = _Probes(study, runner.environment, prober, allowance, lambda probe: None, again=False)
+        probes = Probes(study, runner.environment, prober, allowance, lambda probe: None, again=False)
         try:
-            largest = probes.search(runner.facts.train_examples)
+            largest = probes.search(examples)
+            # Gradients are there while later parts are passed: what fits in one pass may not fit in each of two.
+            accumulated = probes.accumulate(min(2 * largest, examples), largest) if 0 < largest < examples else None
         finally:
             study.add_cost("memory", time.monotonic() - began)
     if largest == 0:
@@ -111,9 +107,9 @@ def fitting(study: Study, workload: Any, how: dict[str, Any], limit: int | str |
             f"Not even a batch of one example of {runner.facts.name!r} fits into {bytes_text(probes.limit_bytes)}: "
             f"`rightbatch memory` tells what takes it. Allow more, or make the model smaller."
         )
-    if largest == runner.facts.train_examples:
+    if largest == examples:
         return runner
-    how["micro_batch_size"] = largest
+    how["micro_batch_size"] = accumulated.micro_batch_size if accumulated is not None else max(1, largest // 2)
     return as_runner(workload, **how)
 
 
@@ -150,104 +146,8 @@ def _allowance(
     return Allowance(setup, int((1 - headroom) * whole), asked, headroom, on_cpu=kind == "cpu")
 
 
-class _Probes:
-    """What is known of sizes, and the means to try others."""
-
-    def __init__(
-        self,
-        study: Study,
-        environment: Environment,
-        prober: Prober,
-        allowance: Allowance,
-        watch: Callable[[MemoryProbe], None],
-        again: bool,
-    ) -> None:
-        self._study, self.environment, self._prober = study, environment, prober
-        self.allowance, self._watch = allowance, watch
-        # Of a device only its process knows the limit: what was seen another day may have had another one.
-        self.probes = list(study.memory_probes(environment)) if allowance.on_cpu and not again else []
-        self.refused: dict[int, str] = {}
-
-    @property
-    def limit_bytes(self) -> int:
-        """What may be held now."""
-        return self.allowance.host_bytes if self.allowance.on_cpu or not self.probes else self.probes[-1].limit_bytes
-
-    @property
-    def before_bytes(self) -> int:
-        """What is held before there is a model: the most that was seen, lest there be less room."""
-        return max((probe.before_bytes for probe in self.probes), default=0)
-
-    def fits(self, probe: MemoryProbe) -> bool | None:
-        """Whether it would fit now; None where that is not known: it was ended at a lower limit."""
-        if probe.peak_bytes is not None:
-            return probe.peak_bytes <= self.limit_bytes
-        return None if probe.limit_bytes < self.limit_bytes else False
-
-    @property
-    def increases(self) -> dict[int, float]:
-        """What each size that fits takes in training beyond what is held before."""
-        return {
-            probe.batch_size: probe.training_bytes - probe.before_bytes
-            for probe in self.probes
-            if probe.accumulation_steps == 1 and probe.training_bytes is not None and self.fits(probe)
-        }
-
-    @property
-    def failed(self) -> list[int]:
-        """The sizes that do not fit."""
-        return [p.batch_size for p in self.probes if p.accumulation_steps == 1 and self.fits(p) is False]
-
-    def search(self, most: int) -> int:
-        """The largest size that ran and fits; 0 where not even one example does."""
-        while True:
-            room = self.limit_bytes - self.before_bytes
-            size = next_size(self.increases, [*self.failed, *self.refused], room, most)
-            if size is None:
-                return max(self.increases, default=0)
-            try:
-                self.run(size, size)
-            except WorkloadError as error:
-                # BatchNorm refuses a batch of one example, a loader one that is larger than a pass of it.
-                if not self.increases and not (size == 1 and self.failed):
-                    raise
-                self.refused[size] = str(error)
-
-    def accumulate(self, batch_size: int, largest: int) -> Accumulated | None:
-        """The fewest passes in which a step of a batch was made and fitted; None where none was."""
-        steps = -(-batch_size // largest)
-        for _ in range(DIVISIONS):
-            if steps > batch_size:
-                break
-            micro = -(-batch_size // steps)
-            found = self._known(batch_size, micro) or self.run(batch_size, micro)
-            if found.peak_bytes is not None and self.fits(found):
-                parts = found.parts
-                mixing = (parts.normalising, parts.difference) if parts is not None and steps > 1 else ()
-                return Accumulated(batch_size, micro, found.accumulation_steps, found.peak_bytes, *mixing)
-            steps = max(steps + 1, math.ceil(1.25 * steps))
-        return None
-
-    def run(self, batch_size: int, micro_batch_size: int) -> MemoryProbe:
-        """Try a size, and keep what was seen."""
-        filled = max(self.increases.values(), default=0.0) / (self.limit_bytes - self.before_bytes)
-        grown = micro_batch_size / max(self.increases, default=1)
-        fresh = batch_size != micro_batch_size or filled * grown > FILLED
-        look = batch_size != micro_batch_size or not any(other.parts for other in self.probes)
-        probe = self._prober.probe(batch_size, micro_batch_size, fresh=fresh, look=look)
-        self._study.add_memory_probe(probe, self.environment)
-        self.probes.append(probe)
-        self._watch(probe)
-        return probe
-
-    def _known(self, batch_size: int, micro_batch_size: int) -> MemoryProbe | None:
-        wanted = (batch_size, micro_batch_size)
-        found = (p for p in self.probes if (p.batch_size, p.micro_batch_size) == wanted and self.fits(p) is not None)
-        return next(found, None)
-
-
 def _report(
-    runner: Runner, probes: _Probes, batch_size: int, wished: Accumulated | None, seconds: float
+    runner: Runner, probes: Probes, batch_size: int, wished: Accumulated | None, seconds: float
 ) -> MemoryReport:
     increases = probes.increases
     fit = fit_memory(increases) if increases else None
@@ -276,7 +176,7 @@ def _report(
     )
 
 
-def _at_most(failed: Sequence[int], fit: MemoryFit | None, probes: _Probes) -> int | None:
+def _at_most(failed: Sequence[int], fit: MemoryFit | None, probes: Probes) -> int | None:
     """The smaller of what failed and of what the slope allows."""
     bounds = [size - 1 for size in failed]
     if fit is not None and fit.slope_known:
