@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,8 +33,8 @@ def parts_of(stepper: Stepper) -> MemoryParts:
     tensors = [*model.parameters(), *model.buffers()]
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     batch = next(stepper.batches())
-    if stepper.accumulation_steps > 1:  # there is room for one pass, not for all of the batch
-        batch = split(batch, stepper.accumulation_steps)[0]
+    if stepper.accumulation_steps > 1:  # there is room for one pass, not for all of the batch, and just room for it
+        batch = split(batch, 2 * stepper.accumulation_steps)[0]
     kept = halved = checkpointed = None
     with contextlib.suppress(Exception):  # a person's model may do anything: what is predicted is a courtesy
         kept, checkpointed = _kept(stepper, batch, stepper.workload.autocast)
@@ -62,16 +63,22 @@ def _kept(stepper: Stepper, batch: Any, precision: str | None) -> tuple[float, f
 
 
 def _difference(stepper: Stepper, batch: Any) -> float:
-    """How far the gradient of one pass is from that of its examples in parts, relative to its norm."""
+    """How far the gradient of half a pass is from that of its examples in parts, relative to its norm."""
     steps, model = stepper.accumulation_steps, stepper.model
     loss = under_autocast(stepper.workload.loss, stepper.workload)
-    gradients = []
-    for micro_batches in ([batch], split(batch, min(steps, (examples_in(batch) or 2) // 2))):
-        model.zero_grad()
-        accumulate(loss, model, micro_batches, model.parameters())
-        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
-    whole, apart = gradients
-    return float((whole - apart).norm() / whole.norm())
+    parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    model.zero_grad()
+    accumulate(loss, model, [batch], parameters)
+    whole = [parameter.grad for parameter in parameters]
+    model.zero_grad()  # sets them to None: what is in the list stays
+    accumulate(loss, model, split(batch, min(steps, (examples_in(batch) or 2) // 2)), parameters)
+    apart, size = 0.0, 0.0
+    for one, parameter in zip(whole, parameters, strict=True):
+        assert one is not None
+        assert parameter.grad is not None
+        apart += float((one - parameter.grad).square().sum())
+        size += float(one.square().sum())
+    return math.sqrt(apart / size)
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:

@@ -106,7 +106,7 @@ def _said(report: MemoryReport) -> list[tuple[str, str]]:
             changes = (
                 ""
                 if wished.difference is None
-                else f": cutting one pass into {wished.accumulation_steps} changes its gradient by "
+                else f": cutting half of one into {wished.accumulation_steps} changes its gradient by "
                 f"{100 * wished.difference:.2g} %"
             )
             text = (
