@@ -19,7 +19,7 @@ class Accumulated:
     micro_batch_size, accumulation_steps: The parts, nearly equal, and how many they are.
     peak_bytes: What a step of this batch took, of these that were made to confirm it.
     normalising: Modules that normalise each part by itself, so that it is another training than that of the whole.
-    difference: By how much the gradient of half a pass changes, relative to its norm, when it is cut into as many parts.
+    difference: By how much the gradient of half a pass changes, relative to its norm, if it is cut into as many parts.
     """
 
     batch_size: int

@@ -187,8 +187,8 @@ class MemoryParts:
     The others are per example, of what a forward pass keeps for the backward pass: all of it, what it would keep under
     bfloat16 autocast, and what it would keep if every block of the model were recomputed (activation checkpointing).
     None where the model did not let itself be looked at. `normalising` names the modules that normalise over a batch.
-    `difference` is what these make of accumulation: by how much the gradient of half a pass differs, relative to its norm,
-    from that of the same examples in as many parts as the batch has passes; None where there are no such modules.
+    `difference` is what these make of accumulation: by how much the gradient of half a pass differs, relative to its
+    norm, from that of the same examples in as many parts as the batch has passes; None without such modules.
     """
 
     model_bytes: int
