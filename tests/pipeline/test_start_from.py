@@ -24,7 +24,7 @@ from rightbatch.pipeline.setting_up import open_study
 from rightbatch.records import Point, Stop, Trial
 from rightbatch.runner import Runner
 from rightbatch.weights import KeptWeights
-from rightbatch.workers import _pickled
+from rightbatch.workers import pickled_maker
 from rightbatch.workload import Workload
 
 TRIAL = Trial(64, 0.1, 3, 2000)
@@ -209,7 +209,7 @@ def test_a_worker_starts_from_what_was_in_the_file_at_the_beginning_or_says_that
         """Workers that are not started: what each would be sent."""
 
         def __init__(self, make: Callable[[], Runner], count: int, threads: int | None) -> None:
-            sent.append(_pickled(make))
+            sent.append(pickled_maker(make))
 
         def __enter__(self) -> Recorded:
             return self
