@@ -6,6 +6,7 @@ import importlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ pytest.importorskip("torch")
 import rightbatch
 from rightbatch.cli import main
 from rightbatch.errors import InputError
+from rightbatch.fit.memory import fit_memory
 from rightbatch.memory_answer import MemoryReport, savings
 from rightbatch.pipeline.memory import memory
 from rightbatch.pipeline.profile import profile
-from rightbatch.records import Trial
+from rightbatch.records import MemoryParts, Trial
 from rightbatch.search.strategy import fixed
 from rightbatch.store import Study
 
@@ -120,9 +122,14 @@ def test_the_fit_tells_what_an_example_takes(found: MemoryReport) -> None:
 
 
 def test_what_would_buy_more_is_predicted(found: MemoryReport) -> None:
-    said = {saving.what: saving.batch_size for saving in savings(found)}
-    assert said["activation checkpointing of every block"] > found.batch_size
-    assert all(size > found.batch_size for size in said.values())
+    """10 MB at any size and 10 MB an example of 1,010 MB: 100 fit. Blocks keep 5 of the 10 for nothing."""
+    parts = MemoryParts(2_000_000, 2_000_000, 4_000_000, 8e6, 4e6, 3e6)
+    fit = fit_memory({10: 110e6, 100: 1010e6})
+    report = replace(found, batch_size=100, before_bytes=0, limit_bytes=1_010_000_000, fit=fit, parts=parts)
+    said = {saving.what: saving.batch_size for saving in savings(report)}
+    assert said == {"activation checkpointing of every block": 200, "autocast to bfloat16": 199}
+    assert savings(replace(report, parts=None)) == ()
+    assert savings(replace(report, fit=None)) == ()
 
 
 def test_the_wished_batch_is_accumulated_and_was_run(found: MemoryReport) -> None:
