@@ -105,7 +105,7 @@ def test_a_size_may_follow_in_the_same_process_or_have_its_own(prober: Any, tmp_
 
 def test_one_that_holds_too_much_is_ended_and_the_next_goes_on(prober: Any, tmp_path: Path) -> None:
     one = prober("well")
-    for _ in range(5):  # 50 times in benchmarks/memory_kills.py
+    for _ in range(5):  # 50 times in benchmarks/memory_limits.py
         probe = one.probe(2000, 2000, fresh=False)
         assert not probe.fits
         assert probe.peak_bytes is None

@@ -15,6 +15,9 @@ try:
 except ModuleNotFoundError:  # comes with the extra `torch`: without it nothing is trained
     psutil = None
 
+HEADROOM = 0.05
+"""This share of the memory stays free, unless somebody says otherwise: another process may want a little more."""
+
 UNLIMITED = 2**60
 """Control groups without a limit say a number beyond this, or "max"."""
 
@@ -64,14 +67,13 @@ def holding(process: int) -> tuple[int, int]:
 
 def peak_bytes() -> int:
     """The most that this process has held since `forget_peak`, or since it began where the system cannot forget."""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        import resource
+    peak = _status_bytes("VmHWM")
+    if peak is not None:
+        return peak
+    import resource
 
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most if sys.platform == "darwin" else most * 1024
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
 
 
 def forget_peak() -> None:
@@ -83,7 +85,7 @@ def forget_peak() -> None:
 @contextlib.contextmanager
 def data_limit(room_bytes: int) -> Iterator[None]:
     """In the block an allocation fails that would have this process hold so much more than now (Linux only)."""
-    data = _data_bytes()
+    data = _status_bytes("VmData")  # private pages that can be written: what counts against the limit
     if data is None:
         yield
         return
@@ -98,12 +100,13 @@ def data_limit(room_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
-def _data_bytes() -> int | None:
-    """What counts against the limit of data now, private pages that can be written; None where there is no such."""
-    if not sys.platform.startswith("linux"):
+def _status_bytes(name: str) -> int | None:
+    """An amount of memory that Linux tells of this process; None elsewhere."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
         return None
-    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:")), None)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), None)
 
 
 def _proportional(process: psutil.Process) -> int:

@@ -29,15 +29,12 @@ import torch
 from rightbatch.accumulation import accumulate
 from rightbatch.errors import InputError
 from rightbatch.losses import examples_in
-from rightbatch.memory_room import data_limit, free_bytes, held_bytes, parse_bytes
+from rightbatch.memory_room import HEADROOM, data_limit, free_bytes, held_bytes, parse_bytes
 from rightbatch.parts import split
 from rightbatch.raised import is_memory_error
 
 Arguments = ParamSpec("Arguments")
 Returned = TypeVar("Returned")
-
-HEADROOM = 0.05
-"""On a CPU, where no limit is given, this share of what is free stays free."""
 
 logger = logging.getLogger("rightbatch")
 

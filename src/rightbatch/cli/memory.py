@@ -9,6 +9,7 @@ import typer
 from rightbatch.cli.app import app, err, interruptible, out, print_json
 from rightbatch.cli.arguments import asked, given
 from rightbatch.cli.options import Device, Json, Present, SettingOption, StudyOption, Threads, Words
+from rightbatch.memory_room import HEADROOM
 from rightbatch.pipeline import memory as fitting
 from rightbatch.records import MemoryProbe
 from rightbatch.report.memory import print_memory
@@ -19,7 +20,7 @@ from rightbatch.wording import bytes_text
 def memory_command(
     words: Words,
     limit: Annotated[str | None, typer.Option(help="What training may hold, as 8GB; default: what is free.")] = None,
-    headroom: Annotated[float, typer.Option(help="The share of it that stays free.")] = fitting.HEADROOM,
+    headroom: Annotated[float, typer.Option(help="The share of it that stays free.")] = HEADROOM,
     wish: Annotated[
         int | None, typer.Option(min=1, help="A batch size to be trained with, in parts if need be.")
     ] = None,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -15,9 +16,10 @@ from rightbatch.losses import examples_in, mean_loss
 from rightbatch.parts import mapped, split
 from rightbatch.records import MemoryParts
 from rightbatch.stepping import Stepper
-from rightbatch.update import PRECISIONS, under_autocast
+from rightbatch.update import under_autocast
 
-HALF = "bfloat16"
+Precision = Literal["bfloat16", "float16"]
+HALF: Precision = "bfloat16"
 
 
 def parts_of(stepper: Stepper) -> MemoryParts:
@@ -47,18 +49,17 @@ def parts_of(stepper: Stepper) -> MemoryParts:
     return MemoryParts(*sizes, kept, halved, checkpointed, normalising, difference)
 
 
-def _kept(stepper: Stepper, batch: Any, precision: str | None) -> tuple[float, float]:
+def _kept(stepper: Stepper, batch: Any, precision: Precision | None) -> tuple[float, float]:
     """Bytes per example that a forward pass keeps, and would keep if every block were recomputed."""
     examples = examples_in(batch) or stepper.trial.batch_size
     # The parameters are there anyway, and so is the batch.
     there = [*stepper.model.parameters(), *stepper.model.buffers()]
     mapped(batch, there.append)
     counted = _Counted({tensor.untyped_storage().data_ptr() for tensor in there})
-    device = torch.device(stepper.workload.device).type
-    cast = torch.autocast(device, dtype=PRECISIONS[precision]) if precision else contextlib.nullcontext()
-    with counted.within(blocks_of(stepper.model)), counted.hooks(), cast:
-        loss = mean_loss(stepper.workload.loss(stepper.model, batch), None)
-    del loss
+    loss = under_autocast(stepper.workload.loss, replace(stepper.workload, autocast=precision))
+    with counted.within(blocks_of(stepper.model)), counted.hooks():
+        mean = mean_loss(loss(stepper.model, batch), None)
+    del mean
     return counted.total / examples, counted.with_checkpoints / examples
 
 

@@ -15,6 +15,7 @@ from rightbatch.losses import examples_in
 from rightbatch.measure.activations import parts_of
 from rightbatch.measure.heaviest import heaviest_first
 from rightbatch.measure.memory_gauges import GAUGES, Gauge
+from rightbatch.measure.step_time import harmless_rate
 from rightbatch.parts import mapped, split
 from rightbatch.raised import MemoryExhausted, explained, is_memory_error
 from rightbatch.records import MemoryParts, MemoryProbe, Trial
@@ -57,8 +58,7 @@ def measure_memory(
     look: Whether to count what the model keeps for the backward pass, after all the rest.
     """
     started = time.perf_counter()
-    rate = (workload.present[1] if workload.present else 0.1) / 100  # memory does not depend on it
-    trial = workload.complete(Trial(batch_size, rate, 0))
+    trial = workload.complete(Trial(batch_size, harmless_rate(workload), 0))
     device = torch.device(workload.device)
     gc.collect()
     gauge = GAUGES[device.type](device, limit_bytes, headroom, host_bytes)

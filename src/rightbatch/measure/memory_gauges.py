@@ -35,7 +35,7 @@ class Resident:
         self.limit_bytes = host_bytes  # the parent has looked: what is free, and what was asked for
         self.before_bytes = held_bytes()
         self._guard = data_limit(max(0, self.limit_bytes - self.before_bytes) + SLACK_BYTES)
-        self._guard.__enter__()  # for the life of the process
+        self._guard.__enter__()  # until this gauge is let go of
         with contextlib.suppress(OSError):  # should the system run out of memory, then it ends this process first
             Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
         forget_peak()

@@ -12,15 +12,12 @@ import torch
 
 from rightbatch.errors import MissingExtra
 from rightbatch.fit.step_time import unsteady
-from rightbatch.memory_room import data_limit, free_bytes
+from rightbatch.memory_room import HEADROOM, data_limit, free_bytes
 from rightbatch.raised import is_memory_error
 from rightbatch.records import StepTime, Trial
 from rightbatch.stepping import Stepper
 from rightbatch.streams import RandomStreams
 from rightbatch.workload import Workload
-
-HEADROOM = 0.05
-"""This share of what is free is not to be taken by trying a size."""
 
 REPEAT_SECONDS = 0.04
 """A repeat is as many steps as fill about this time, so that the clock and one hiccup do not decide it."""
@@ -37,7 +34,7 @@ def measure_step_times(
     Returns the smallest size that does not fit into memory (it and larger ones get no record); None where all fit.
     """
     too_large: int | None = None
-    rate = (workload.present[1] if workload.present else 0.1) / 100
+    rate = harmless_rate(workload)
     source = workload.source("data")
     streams = RandomStreams(0)
     with streams.active():
@@ -69,6 +66,11 @@ def measure_step_times(
     for size in steppers:
         yield StepTime(size, tuple(seconds[size]), tuple(waits[size]), unsteady(seconds[size]))
     return too_large
+
+
+def harmless_rate(workload: Workload) -> float:
+    """So small a rate that no model diverges while something else than its training is looked at."""
+    return (workload.present[1] if workload.present else 0.1) / 100
 
 
 @contextmanager

@@ -12,21 +12,18 @@ from rightbatch.another_batch import RULES, Plan, moved
 from rightbatch.errors import InputError
 from rightbatch.fit.memory import MemoryFit, fit_memory
 from rightbatch.memory_answer import Accumulated, MemoryReport
-from rightbatch.memory_room import free_bytes, parse_bytes
+from rightbatch.memory_room import HEADROOM, free_bytes, parse_bytes
 from rightbatch.pipeline.memory_probes import Probes
 from rightbatch.pipeline.runners import as_runner, maker_of
 from rightbatch.pipeline.setting_up import Ask, facts_as_asked, first_choice, open_study
 from rightbatch.probing import Allowance, Prober
 from rightbatch.records import MemoryProbe
 from rightbatch.runner import MeasuresMemory, Runner
-from rightbatch.search.largest import LEAST_SHARE
+from rightbatch.search.largest import reach
 from rightbatch.store import Study
 from rightbatch.wording import bytes_text, counted
 from rightbatch.worker import Setup
 from rightbatch.workers import pickled_maker
-
-HEADROOM = 0.05
-"""This share of the memory stays free, unless somebody says otherwise: another process may want a little more."""
 
 
 def memory(
@@ -180,9 +177,7 @@ def _at_most(failed: Sequence[int], fit: MemoryFit | None, probes: Probes) -> in
     """The smaller of what failed and of what the slope allows."""
     bounds = [size - 1 for size in failed]
     if fit is not None and fit.slope_known:
-        size, increase = fit.anchor
-        left = probes.limit_bytes - probes.before_bytes - increase
-        bounds.append(int(size + left / (LEAST_SHARE * fit.example_bytes.estimate)))
+        bounds.append(int(reach(fit, probes.limit_bytes - probes.before_bytes)))
     return min(bounds, default=None)
 
 

@@ -51,13 +51,16 @@ def next_size(increases: Mapping[int, float], failed: Collection[int], room_byte
     if largest >= bound - 1:
         return None
     fit = fit_memory(increases)
-    left = room_bytes - fit.anchor[1]
-    if fit.slope_known and fit.slope_error < CERTAIN:
-        reach = largest + left / (LEAST_SHARE * fit.example_bytes.estimate)
-        if largest >= ENOUGH * min(bound - 1, reach):
-            return None
+    if fit.slope_known and fit.slope_error < CERTAIN and largest >= ENOUGH * min(bound - 1, reach(fit, room_bytes)):
+        return None
     wished = _step(fit, room_bytes, most) if bound > most else _retreat(fit, room_bytes, failed)
     return min(max(math.ceil(wished), largest + 1), bound - 1)
+
+
+def reach(fit: MemoryFit, room_bytes: float) -> float:
+    """No larger size than this fits, if an example takes at least half of what it seems to take."""
+    largest, increase = fit.anchor
+    return largest + (room_bytes - increase) / (LEAST_SHARE * fit.example_bytes.estimate)
 
 
 def _step(fit: MemoryFit, room_bytes: float, most: int) -> float:
