@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from rightbatch.fit.memory import fit_memory
+from rightbatch.fit.memory import CURVATURE_OF_HEAPS, fit_memory
 from rightbatch.memory_room import parse_bytes
 from rightbatch.pipeline.memory import memory
 from rightbatch.pipeline.runners import as_runner, maker_of
@@ -77,11 +77,16 @@ def group(limit: int) -> Iterator[Path | None]:
         folder.rmdir()
 
 
+def held_in_a_pass(workload: str, size: int) -> int:
+    """Bytes that one pass at a size held at most, without a limit."""
+    command = [sys.executable, "-c", PASS, workload, str(size)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
 def trained(workload: str, size: int, limit: int) -> dict[str, Any]:
     """What one pass at a size held, and whether it survived in a group with the limit."""
+    held = held_in_a_pass(workload, size)
     command = [sys.executable, "-c", PASS, workload, str(size)]
-    free = subprocess.run(command, capture_output=True, text=True, check=True)
-    held = int(free.stdout)
     with group(limit) as folder:
         if folder is None:
             survived = None
@@ -108,7 +113,7 @@ def row(workload: str, limit_text: str, headroom: float) -> dict[str, Any]:
     }
     last = increases[found]
     small = {size: taken for size, taken in increases.items() if taken <= SMALL * last}
-    predicted = fit_memory(small).predict(found)
+    predicted = fit_memory(small, CURVATURE_OF_HEAPS).predict(found)
     more = min(report.train_examples, int(1.1 * found) + 1)
     return {
         "workload": workload,

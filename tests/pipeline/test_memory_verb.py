@@ -181,11 +181,11 @@ def test_the_command_prints_it(
 def test_find_accumulates_what_does_not_fit(
     name: str, limit: int, study: Path, found: MemoryReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trials = [Trial(size, 0.01, 0, 128) for size in (4, 24)]
+    trials = [Trial(size, 0.1, 0, 128) for size in (4, 24)]
     monkeypatch.setattr(finding, "_strategy", lambda *given: fixed(trials, "both sizes"))
     monkeypatch.setattr(finding, "profile", lambda kept, runner, sizes, **how: profile(kept, runner, sizes, rounds=3))
     answer = finding.find(
-        name, limit=limit, study=study, target=100.0, batch_sizes=[4, 24], seeds=1, threads=1, objective="examples"
+        name, limit=limit, study=study, target=2.3, batch_sizes=[4, 24], seeds=1, threads=1, objective="examples"
     )
     (caution,) = [text for text in answer.cautions if "do not fit in one pass" in text]
     assert "normalise over each part" in caution

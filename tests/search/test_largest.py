@@ -176,7 +176,7 @@ def test_it_takes_few_tries(all_played: list[Played]) -> None:
 
 def test_it_costs_a_third_of_powers_of_two_and_bisection_and_less_than_powers_of_two(all_played: list[Played]) -> None:
     cost = sum(one.cost for one in all_played)
-    assert cost <= 0.35 * sum(one.bisection_cost for one in all_played)
+    assert cost <= sum(one.bisection_cost for one in all_played) / 3
     assert cost <= sum(one.powers_cost for one in all_played)
 
 

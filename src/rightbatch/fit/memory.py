@@ -24,6 +24,10 @@ REPEATABILITY = 0.005
 CURVATURE = 0.05
 """How far a slope is off where the line is drawn to sizes that were not tried, at the least."""
 
+CURVATURE_OF_HEAPS = 0.4
+"""On a CPU: the heap of the C library keeps freed blocks, a third of all at some sizes and next to nothing at others
+(`benchmarks/memory_curves.py`)."""
+
 LEVEL, QUANTILE = 0.9, 1.645
 
 
@@ -33,6 +37,7 @@ class MemoryFit:
 
     `anchor` is the largest size that ran, with its increase. With one size tried nothing tells the parts apart: all is
     then charged to the examples (`slope_known` is False), which leaves too little room rather than too much.
+    `curvature` is how far the slope may be off, relatively, beyond the sizes that were tried.
     """
 
     anchor: tuple[int, float]
@@ -41,12 +46,13 @@ class MemoryFit:
     slope_error: float
     spread_bytes: float
     slope_known: bool
+    curvature: float = CURVATURE
 
     def predict(self, batch_size: float) -> Interval:
         """The increase in bytes at a size, with its 90 % interval."""
         size, increase = self.anchor
         away = self.example_bytes.estimate * (batch_size - size)
-        error = QUANTILE * math.hypot(self.spread_bytes, away * self.slope_error)
+        error = QUANTILE * math.hypot(self.spread_bytes, away * max(self.slope_error, self.curvature))
         return Interval(increase + away, max(0.0, increase + away - error), increase + away + error, LEVEL)
 
     def largest(self, room_bytes: float, errors: float = 0.0) -> float:
@@ -56,7 +62,7 @@ class MemoryFit:
         return size + left / (self.example_bytes.estimate * (1 + errors * self.slope_error))
 
 
-def fit_memory(increases: Mapping[int, float]) -> MemoryFit:
+def fit_memory(increases: Mapping[int, float], curvature: float = CURVATURE) -> MemoryFit:
     """Fit the line to the increase in bytes at each size that ran. Raises `InputError` where none ran."""
     if not increases:
         raise InputError("A fit of memory needs at least one batch size that ran.")
@@ -68,7 +74,7 @@ def fit_memory(increases: Mapping[int, float]) -> MemoryFit:
     if not below:
         each = increase / size
         example, fixed = Interval(each, 0.0, each, LEVEL), Interval(0.0, 0.0, increase, LEVEL)
-        return MemoryFit((size, increase), example, fixed, 1.0, spread, slope_known=False)
+        return MemoryFit((size, increase), example, fixed, 1.0, spread, False, curvature)
     other = max(below)
     error = math.hypot(spread, _spread(increases[other]))
     rise = max(increase - increases[other], error)
@@ -83,7 +89,7 @@ def fit_memory(increases: Mapping[int, float]) -> MemoryFit:
         max(0.0, increase - example.low * size),
         LEVEL,
     )
-    return MemoryFit((size, increase), example, fixed, slope_error, spread, slope_known=True)
+    return MemoryFit((size, increase), example, fixed, slope_error, spread, True, curvature)
 
 
 def _spread(increase: float) -> float:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rightbatch import curves
-from rightbatch.errors import StateError, WorkloadError
-from rightbatch.evidence import Evidence
+from rightbatch.errors import InputError, StateError, WorkloadError
+from rightbatch.evidence import Evidence, Objective
 from rightbatch.pipeline.kills import Kills
 from rightbatch.records import Environment, Run, Settings, Stop, StopReason, Trial
 from rightbatch.runner import KeepsWeights, Pausable, RunInProgress, Saveable
@@ -118,6 +118,7 @@ class Desk:
                 self._study.add_point(task.run.identifier, outcome)
                 task.run = replace(task.run, points=(*task.run.points, outcome))
                 self._watch(task.run, task.action.why, self.evidence)
+                self._check_start(task)
                 stop = self._judge(task)
         except StateError as error:  # damaged, or of an earlier version: the run will be made anew
             stop = Stop(StopReason.INTERRUPTED, str(error))
@@ -210,6 +211,19 @@ class Desk:
         return Task(Run(trial, (), None, 0.0, identifier), progress, action)
 
     # ------------------------------------------------------------------------------------- how it pauses and ends
+
+    def _check_start(self, task: Task) -> None:
+        """Refuse a target that the weights reach as they are before any step: nothing could be told by it."""
+        question, point = self.evidence.question, task.run.points[-1]
+        target = question.target
+        if point.step or question.objective is Objective.METRIC:
+            return
+        value = getattr(point, target.quantity)
+        if target.reached_by(value):
+            raise InputError(
+                f"The target {target.value:g} is reached before any training: the {target.quantity} of "
+                f"{self.evidence.facts.name!r} is {value:.6g} at the start. Give a harder --target."
+            )
 
     def _judge(self, task: Task) -> Stop | None:
         """Whether a run stops at its last point; its state is saved when it is time to."""

@@ -107,7 +107,7 @@ def find(
         if limit is not None:
             runner = fitting(kept, workload, how, limit)
         profile(kept, runner, sizes, budget_seconds=share)
-        if getattr(runner, "too_large", None) is not None:
+        if limit is None and getattr(runner, "too_large", None) is not None:
             runner = fitting(kept, workload, how, limit)
             profile(kept, runner, sizes, budget_seconds=share)
         evidence = pose(kept, runner, ask, watch, range(seeds))

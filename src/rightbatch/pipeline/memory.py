@@ -10,7 +10,7 @@ from typing import Any
 
 from rightbatch.another_batch import RULES, Plan, moved
 from rightbatch.errors import InputError
-from rightbatch.fit.memory import MemoryFit, fit_memory
+from rightbatch.fit.memory import CURVATURE, CURVATURE_OF_HEAPS, MemoryFit, fit_memory
 from rightbatch.memory_answer import Accumulated, MemoryReport
 from rightbatch.memory_room import HEADROOM, free_bytes, parse_bytes
 from rightbatch.pipeline.memory_probes import Probes
@@ -147,7 +147,8 @@ def _report(
     runner: Runner, probes: Probes, batch_size: int, wished: Accumulated | None, seconds: float
 ) -> MemoryReport:
     increases = probes.increases
-    fit = fit_memory(increases) if increases else None
+    curvature = CURVATURE_OF_HEAPS if probes.allowance.on_cpu else CURVATURE
+    fit = fit_memory(increases, curvature) if increases else None
     examples = runner.facts.train_examples
     peaks = [p.peak_bytes for p in probes.probes if p.batch_size == batch_size and p.accumulation_steps == 1]
     failures = [p for p in probes.probes if p.accumulation_steps == 1 and probes.fits(p) is False]

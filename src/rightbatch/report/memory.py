@@ -65,7 +65,7 @@ def _held(report: MemoryReport) -> str:
         return f"it may hold {allowed}; of one example: {report.why}"
     if report.batch_size == report.train_examples:
         return f"these are all the data; it held {bytes_text(report.peak_bytes)} of {allowed}"
-    bound = "" if report.at_most is None else f"; above {report.at_most:,} none can"
+    bound = "" if report.at_most is None else f"; above {report.at_most:,} none is likely to"
     return f"it was run, and held {bytes_text(report.peak_bytes)} of {allowed}{bound}"
 
 

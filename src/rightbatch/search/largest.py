@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 
-from rightbatch.fit.memory import MemoryFit, fit_memory
+from rightbatch.fit.memory import QUANTILE, MemoryFit, fit_memory
 
 ENOUGH = 0.97
 """The search ends when no size can fit that is larger than the answer by more than this share."""
@@ -24,13 +24,13 @@ FAR = 8
 WIDEST_STEP = 16
 """... and never more than this factor at once: small sizes hide in the blocks that memory comes in."""
 
-LEAST_SHARE = 0.5
+LEAST_SHARE = 0.75
 """The last gap is closed without trying if an example takes at least this share of what it seems to take."""
 
 CERTAIN = 0.3
 """A slope whose relative error is larger does not close a gap."""
 
-ERRORS = 1.0
+ERRORS = QUANTILE
 """The large step stops so many standard errors short of the limit."""
 
 
@@ -58,7 +58,7 @@ def next_size(increases: Mapping[int, float], failed: Collection[int], room_byte
 
 
 def reach(fit: MemoryFit, room_bytes: float) -> float:
-    """No larger size than this fits, if an example takes at least half of what it seems to take."""
+    """No larger size than this fits, if an example takes at least three quarters of what it seems to take."""
     largest, increase = fit.anchor
     return largest + (room_bytes - increase) / (LEAST_SHARE * fit.example_bytes.estimate)
 
@@ -76,6 +76,6 @@ def _retreat(fit: MemoryFit, room_bytes: float, failed: Collection[int]) -> floa
     """Between the largest that ran and the smallest that did not."""
     largest, bound = fit.anchor[0], min(failed)
     since = sum(size > largest for size in failed)
-    # At first by just so much that the search is over if it fits, three times as much after each further failure.
-    back = min((1 - ENOUGH) * 3 ** (since - 1), math.log(bound / largest) / 2)
+    # At first by just so much that the search is over if it fits, twice as much after each further failure.
+    back = min((1 - ENOUGH) * 2 ** (since - 1), math.log(bound / largest) / 2)
     return min(fit.largest(room_bytes, ERRORS), bound * math.exp(-back))
