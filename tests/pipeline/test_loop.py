@@ -15,7 +15,7 @@ pytest.importorskip("torch")
 from rightbatch import curves
 from rightbatch.bundled.quadratic import quadratic
 from rightbatch.engine import WorkloadRunner
-from rightbatch.errors import StateError, WorkloadError
+from rightbatch.errors import InputError, StateError, WorkloadError
 from rightbatch.evidence import Evidence
 from rightbatch.pipeline import desk, kills
 from rightbatch.pipeline.loop import drive
@@ -80,6 +80,16 @@ def test_all_points_of_the_ladder_are_kept(undisturbed: dict[Trial, list[Point]]
     assert set(undisturbed) == set(TRIALS)
     for trial, points in undisturbed.items():
         assert [p.step for p in points] == [0, *curves.rungs_in_steps(PLANNED, trial.batch_size)]
+
+
+def test_a_target_that_untrained_weights_reach_is_refused(tmp_path: Path) -> None:
+    study, evidence = opened(tmp_path / "a.study.db")
+    easy = replace(evidence, question=question(Ask(objective="steps"), Target(1e9, "valid_loss", "min")))
+    with study:
+        with pytest.raises(InputError, match=r"The target 1e\+09 is reached before any training: the valid_loss of"):
+            drive(study, RUNNER, STRATEGY, easy)
+        (run,) = study.runs()
+    assert run.stop == Stop(StopReason.INTERRUPTED, "the process was told to end")  # and another target may use it
 
 
 def test_nothing_is_run_again_when_all_has_run(tmp_path: Path) -> None:

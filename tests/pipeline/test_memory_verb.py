@@ -19,8 +19,10 @@ from rightbatch.cli import main
 from rightbatch.errors import InputError
 from rightbatch.fit.memory import fit_memory
 from rightbatch.memory_answer import MemoryReport, savings
-from rightbatch.pipeline.memory import memory
+from rightbatch.pipeline.memory import fitting, memory
 from rightbatch.pipeline.profile import profile
+from rightbatch.pipeline.runners import as_runner
+from rightbatch.pipeline.setting_up import open_study
 from rightbatch.records import MemoryParts, Trial
 from rightbatch.search.strategy import fixed
 from rightbatch.store import Study
@@ -193,6 +195,17 @@ def test_find_accumulates_what_does_not_fit(
     assert found.batch_size / 4 <= number <= found.batch_size
     with Study.open(study) as kept:
         assert {environment.micro_batch_size for environment in kept.environments().values()} == {None, number}
+
+
+def test_where_no_other_process_has_room_what_ran_here_tells(name: str, tmp_path: Path) -> None:
+    study = tmp_path / "d.study.db"
+    with open_study(study, as_runner(name, threads=1).facts) as kept:
+        with pytest.raises(InputError, match="without any model, did not fit"):
+            fitting(kept, name, {"threads": 1}, "50MB")
+        how: dict[str, Any] = {"threads": 1}
+        runner = fitting(kept, name, how, "50MB", ran=9)
+    assert how["micro_batch_size"] == 4
+    assert runner.environment.micro_batch_size == 4
 
 
 def test_what_cannot_be_is_told(name: str, study: Path, tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def profile_command(
     chosen = sizes(batch_sizes) or sizes_to_try(runner)
     with interruptible(), open_study(study, runner.facts) as kept, err.status("measuring seconds per step"):
         records = profile(kept, runner, chosen, rounds=rounds, again=again)
-    summary = terminal.profile_summary(records)
+    summary = terminal.profile_summary(records, chosen)
     if as_json:
         print_json(summary)
     else:

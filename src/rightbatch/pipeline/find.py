@@ -108,7 +108,8 @@ def find(
             runner = fitting(kept, workload, how, limit)
         profile(kept, runner, sizes, budget_seconds=share)
         if limit is None and getattr(runner, "too_large", None) is not None:
-            runner = fitting(kept, workload, how, limit)
+            ran = max((record.batch_size for record in kept.step_times(runner.environment)), default=0)
+            runner = fitting(kept, workload, how, limit, ran)
             profile(kept, runner, sizes, budget_seconds=share)
         evidence = pose(kept, runner, ask, watch, range(seeds))
         strategy = _strategy(runner, evidence, ask, sizes, range(seeds))

@@ -83,30 +83,36 @@ def memory(
     return replace(report, plans=plans, by=instead)
 
 
-def fitting(study: Study, workload: Any, how: dict[str, Any], limit: int | str | None) -> Runner:
+def fitting(study: Study, workload: Any, how: dict[str, Any], limit: int | str | None, ran: int = 0) -> Runner:
     """A runner that accumulates batches of more examples than fit in one pass; `how` is what `as_runner` takes.
 
-    `how` is completed, so that runners of other processes do the same. Raises `InputError` where nothing fits.
+    `how` is completed, so that runners of other processes do the same. `ran` is the largest size that this process has
+    made steps of: another one beside it finds less memory than there is. Raises `InputError` where nothing fits.
     """
     began = time.monotonic()
     runner = as_runner(workload, **how)
     allowance, examples = _allowance(workload, runner, how, limit, HEADROOM), runner.facts.train_examples
+    # Gradients are there while later parts are passed: what fits in one pass may not fit in each of two. Half does.
+    floor, largest, accumulated = ran // 2, 0, None
     with Prober(allowance) as prober:
         probes = Probes(study, runner.environment, prober, allowance, lambda probe: None, again=False)
         try:
             largest = probes.search(examples)
-            # Gradients are there while later parts are passed: what fits in one pass may not fit in each of two.
             accumulated = probes.accumulate(min(2 * largest, examples), largest) if 0 < largest < examples else None
+        except InputError:
+            if not floor:  # else there is no room for another process, and what is known of this one must do
+                raise
         finally:
             study.add_cost("memory", time.monotonic() - began)
-    if largest == 0:
+    if largest == floor == 0:
         raise InputError(
             f"Not even a batch of one example of {runner.facts.name!r} fits into {bytes_text(probes.limit_bytes)}: "
             f"`rightbatch memory` tells what takes it. Allow more, or make the model smaller."
         )
     if largest == examples:
         return runner
-    how["micro_batch_size"] = accumulated.micro_batch_size if accumulated is not None else max(1, largest // 2)
+    found = accumulated.micro_batch_size if accumulated is not None else max(1, largest // 2)
+    how["micro_batch_size"] = max(found, floor)
     return as_runner(workload, **how)
 
 

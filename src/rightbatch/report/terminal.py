@@ -195,12 +195,17 @@ class ProfileSummary:
     fit: StepTimeFit | None
     saturation: Saturation
     powers_of_two: tuple[PowerOfTwo, ...]
+    did_not_fit: tuple[int, ...] = ()
 
 
-def profile_summary(records: Sequence[StepTime]) -> ProfileSummary:
-    """What a profile says: times by size, the law, where throughput saturates, whether powers of two matter."""
+def profile_summary(records: Sequence[StepTime], asked: Sequence[int] = ()) -> ProfileSummary:
+    """What a profile says: times by size, the law, where throughput saturates, whether powers of two matter.
+
+    A size that was asked for and has no time did not fit into memory.
+    """
     fit = fit_step_time(records) if len(records) > 1 else None
-    return ProfileSummary(tuple(records), fit, saturation(records), powers_of_two(records))
+    did_not_fit = tuple(sorted(set(asked) - {record.batch_size for record in records}))
+    return ProfileSummary(tuple(records), fit, saturation(records), powers_of_two(records), did_not_fit)
 
 
 def print_profile(summary: ProfileSummary, console: Console) -> None:
@@ -232,6 +237,9 @@ def print_profile(summary: ProfileSummary, console: Console) -> None:
         f"throughput: 90 % of the best ({units.significant(peak.peak_examples_per_second)} examples/s at "
         f"{peak.peak_batch_size}{beyond}) from batch size {peak.batch_size}"
     )
+    if summary.did_not_fit:
+        sizes = ", ".join(f"{size:,}" for size in summary.did_not_fit)
+        console.print(f"did not fit into memory: {sizes} (`rightbatch memory` finds what does)")
     for power in summary.powers_of_two:
         verdict = "matters" if power.matters else "no difference seen"
         console.print(
