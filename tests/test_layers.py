@@ -31,7 +31,7 @@ LAYERS = [
     ["probing", "workers"],
     ["bundled", "loading"],
     ["pipeline"],
-    ["cli"],
+    ["cli", "plots"],
 ]
 """From the ground up: a room imports only from rows above its own, or from itself."""
 

@@ -84,6 +84,7 @@ __all__ = [
     "largest_batch",
     "memory",
     "noise",
+    "plots",
     "show",
     "sweep",
     "within_memory",
@@ -117,6 +118,8 @@ _FOUND_IN = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "plots":  # the charts, a module of their own
+        return import_module("rightbatch.plots")
     if name not in _FOUND_IN:
         raise AttributeError(f"module 'rightbatch' has no attribute {name!r}")
     try:

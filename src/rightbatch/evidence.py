@@ -89,7 +89,13 @@ class Evidence:
     @cached_property
     def step_time_fit(self) -> StepTimeFit | None:
         """The law of step time; None with fewer than two sizes measured."""
-        return fit_step_time(self.step_times) if len(self.step_times) > 1 else None
+        if len(self.step_times) < 2:
+            return None
+        key = ("step times", id(self.step_times))  # the same for every question, and kept beside what it is the law of
+        if key not in self.memory:
+            self.memory[key] = (self.step_times, fit_step_time(self.step_times))
+        fit: StepTimeFit = self.memory[key][1]
+        return fit
 
     @cached_property
     def _measured_seconds(self) -> dict[int, float]:

@@ -77,15 +77,41 @@ def show_command(
 def report(
     study: StudyPath,
     to: Annotated[Path | None, typer.Option("--out", help="The page to write (STUDY.html).")] = None,
-    figures: Annotated[Path | None, typer.Option(help="Also write each figure as PNG and SVG to this folder.")] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Also write each figure as PNG, SVG and PDF to this folder.")
+    ] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Also write a summary in Markdown to this file.")] = None,
+    objective: Annotated[str | None, typer.Option(help="time, examples, steps, or metric.")] = None,
+    target: TargetOption = None,
+    target_on: TargetOn = None,
+    first_touch: FirstTouch = False,
+    at_seconds: AtSeconds = None,
+    at_examples: AtExamples = None,
+    present: Present = None,
     as_json: Json = False,
 ) -> None:
-    """Write the page of a study: the answer and its figures in one file that opens offline."""
-    from rightbatch.report.page import write_figures, write_page  # charts take half a second to import
+    """Write the page of a study: the answer and its figures in one file that opens offline. Trains nothing."""
+    from rightbatch.pipeline.sheets import sheet_of
+    from rightbatch.report.markdown import markdown as in_markdown
+    from rightbatch.report.page import write, write_figures, write_page  # charts take half a second to import
 
-    answer, evidence = showing.show(study)
-    page = write_page(answer, evidence, to or Path(str(study).removesuffix(".study.db") + ".html"))
-    written = [page, *(write_figures(answer, evidence, figures) if figures else [])]
+    ask = asked(
+        objective=objective or "time",
+        target=target,
+        target_on=target_on,
+        first_touch=first_touch,
+        at_seconds=at_seconds,
+        at_examples=at_examples,
+        present=present,
+    )
+    sheet = sheet_of(study, **ask)
+    written = [write_page(sheet, to or Path(str(study).removesuffix(".study.db") + ".html"))]
+    if figures is not None:
+        written += write_figures(sheet, figures)
+    if markdown is not None:
+        write(markdown, in_markdown(sheet).encode())
+        written.append(markdown)
+    page = written[0]
     if as_json:
         print_json({"page": str(page), "files": [str(path) for path in written]})
     else:

@@ -1,0 +1,140 @@
+"""The figures of the page, in its order. Another one is a file with its three functions, and an entry here."""
+
+from __future__ import annotations
+
+from rightbatch.report.figures.figure import Figure
+from rightbatch.report.figures.frontier import draw_frontier, frontier_data, tell_frontier
+from rightbatch.report.figures.gradients import draw_noise, noise_data, tell_noise
+from rightbatch.report.figures.rates import draw_rates, rates_data, tell_rates
+from rightbatch.report.figures.stopping import draw_stopping, stopping_data, tell_stopping
+from rightbatch.report.figures.sweet_spot import (
+    draw_step_time,
+    draw_steps,
+    draw_sweet_spot,
+    step_time_data,
+    steps_data,
+    sweet_spot_data,
+    tell_step_time,
+    tell_steps,
+    tell_sweet_spot,
+)
+from rightbatch.report.figures.thoma import (
+    draw_epoch,
+    draw_gap,
+    draw_quality,
+    draw_target,
+    epoch_data,
+    gap_data,
+    quality_data,
+    target_data,
+    tell_epoch,
+    tell_gap,
+    tell_quality,
+    tell_target,
+)
+
+FIGURES: tuple[Figure, ...] = (
+    Figure(
+        "sweet-spot",
+        "The sweet spot",
+        "Cost of the best rate at each batch size, with 95 % intervals. Dashed: what the fitted laws give. Shaded: "
+        "sizes that cost more than twice the best. Dotted: 10 % above the best. Hollow: predicted by the search, not "
+        "trained to the target.",
+        sweet_spot_data,
+        draw_sweet_spot,
+        tell_sweet_spot,
+        varies="target",
+    ),
+    Figure(
+        "frontier",
+        "The frontier: steps against examples",
+        "Each point a batch size, larger ones to the lower right: fewer steps for more examples. Dashed: the law "
+        "(S / S_min - 1)(E / E_min - 1) = 1; diamond: its knee, the critical batch size.",
+        frontier_data,
+        draw_frontier,
+        tell_frontier,
+        varies="target",
+    ),
+    Figure(
+        "steps",
+        "Steps to the target",
+        "Larger batches need fewer steps, up to a point. Dashed: S_min (1 + B_crit / B). Hollow: predicted.",
+        steps_data,
+        draw_steps,
+        tell_steps,
+        varies="target",
+    ),
+    Figure(
+        "step-time",
+        "Seconds per step",
+        "Each repeat a dot. Dashed: max(floor, alpha + beta B). Steps times this is the cost above.",
+        step_time_data,
+        draw_step_time,
+        tell_step_time,
+        measure="profile {workload} --study {study}",
+    ),
+    Figure(
+        "epoch",
+        "Time per epoch",
+        "Training seconds for one pass over the data, without evaluation.",
+        epoch_data,
+        draw_epoch,
+        tell_epoch,
+        measure="profile {workload} --study {study}",
+    ),
+    Figure(
+        "target",
+        "Time to the target",
+        "Each run at the best rate of its size is a dot.",
+        target_data,
+        draw_target,
+        tell_target,
+        varies="target",
+    ),
+    Figure(
+        "quality",
+        "Quality",
+        "Each run at the best rate of its size, at its best validation metric.",
+        quality_data,
+        draw_quality,
+        tell_quality,
+    ),
+    Figure(
+        "rates",
+        "Learning rate against batch size",
+        "Every rate that was tried, the darker the better. Black: the best rate of each size with its interval. Green: "
+        "the linear and the square-root rule through the choice.",
+        rates_data,
+        draw_rates,
+        tell_rates,
+        varies="judged_by",
+    ),
+    Figure(
+        "stopping",
+        "What early stopping would have done",
+        "In each square, of the runs that reached the target, the share (%) that a patience would have stopped before "
+        "they did, by the values at their evaluations. Ring: the size that would have been recommended, by the rates "
+        "of which it would have stopped no run.",
+        stopping_data,
+        draw_stopping,
+        tell_stopping,
+        varies="patience_in",
+    ),
+    Figure(
+        "gap",
+        "The generalization gap",
+        "Validation loss less training loss, each run at the best rate of its size where its validation loss was best.",
+        gap_data,
+        draw_gap,
+        tell_gap,
+    ),
+    Figure(
+        "noise",
+        "The gradient noise scale along a training",
+        "tr(Sigma) / |G|^2 in examples, with 95 % intervals. Batches well below it waste hardly any examples.",
+        noise_data,
+        draw_noise,
+        tell_noise,
+        measure="noise {workload} --study {study}",
+    ),
+)

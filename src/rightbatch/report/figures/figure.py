@@ -1,0 +1,63 @@
+"""A figure is its numbers, its drawing, and what it says in words: a reader may have any of the three."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import altair as alt
+
+from rightbatch.report.figures.drawing import Row
+from rightbatch.report.sheet import Sheet
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of the page.
+
+    data: Its numbers; none where nothing of the kind was measured.
+    draw: The drawing of such numbers.
+    tell: What they say, in a sentence or two.
+    varies: What a control of the page switches: "target", for the sheets of easier targets; else a column of the
+        numbers, each value of which is drawn by itself.
+    measure: The command that would measure what is missing, after `rightbatch`; takes {workload} and {study}.
+    """
+
+    name: str
+    title: str
+    caption: str
+    data: Callable[[Sheet], list[Row]]
+    draw: Callable[[Sheet, list[Row]], alt.LayerChart]
+    tell: Callable[[Sheet, list[Row]], str]
+    varies: Literal["target", "patience_in", "judged_by"] | None = None
+    measure: str = "find {workload} --study {study}"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A figure at one position of its control; `position` is empty where there is none."""
+
+    position: str
+    sheet: Sheet
+    rows: list[Row]
+
+
+def variants(figure: Figure, sheet: Sheet) -> list[Variant]:
+    """A figure at every position of its control that has numbers, the one that is shown first at the end."""
+    if figure.varies == "target":
+        sheets = (*sheet.easier, sheet)
+        return [Variant(position_of(one), one, rows) for one in sheets if (rows := figure.data(one))]
+    rows = figure.data(sheet)
+    if not rows:
+        return []
+    if figure.varies is None:
+        return [Variant("", sheet, rows)]
+    column = figure.varies
+    found = list(dict.fromkeys(row[column] for row in rows))
+    return [Variant(value, sheet, [row for row in rows if row[column] == value]) for value in found]
+
+
+def position_of(sheet: Sheet) -> str:
+    """What the control of the target calls a sheet."""
+    return f"{sheet.answer.target.value:.4g}"

@@ -1,0 +1,208 @@
+"""The numbers of the figures are those of the study; early stopping agrees with the rule that would have run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rightbatch
+from rightbatch import curves, plots
+from rightbatch.errors import InputError, InsufficientEvidence
+from rightbatch.pipeline.sheets import sheet_of
+from rightbatch.records import GradientSample
+from rightbatch.report.figures import gradients, rates, stopping, sweet_spot, thoma
+from rightbatch.report.figures.frontier import frontier_data
+from rightbatch.report.sheet import Sheet
+from rightbatch.testing import Truth, synthetic_study
+
+
+def test_the_sweet_spot_has_the_costs_of_the_answer(sheet: Sheet) -> None:
+    rows = sweet_spot.sweet_spot_data(sheet)
+    assert [row["batch_size"] for row in rows] == [8, 32, 128, 512, 2048]
+    for row, size in zip(rows, sheet.answer.sizes, strict=True):
+        assert size.cost is not None
+        assert (row["cost"], row["low"], row["high"]) == (size.cost.estimate, size.cost.low, size.cost.high)
+    assert rows[0]["zone"] == "very small"
+    assert rows[-1]["zone"] == "huge"
+
+
+def test_the_product_of_steps_and_step_time_is_the_cost(sheet: Sheet) -> None:
+    for row, steps in zip(sheet.answer.sizes, sweet_spot.steps_data(sheet), strict=True):
+        assert row.cost is not None
+        assert row.step_seconds is not None
+        assert steps["value"] * row.step_seconds == pytest.approx(row.cost.estimate)
+
+
+def test_the_frontier_is_steps_times_batch_size(sheet: Sheet) -> None:
+    rows = frontier_data(sheet)
+    assert len(rows) == 5
+    for row in rows:
+        assert row["examples"] == pytest.approx(row["steps"] * row["batch_size"])
+
+
+def test_an_epoch_takes_its_steps_times_their_seconds(sheet: Sheet) -> None:
+    truth = Truth()
+    for row in thoma.epoch_data(sheet):
+        steps = sheet.evidence.facts.train_examples / row["batch_size"]
+        assert row["value"] == pytest.approx(steps * truth.step_seconds(row["batch_size"]), rel=0.05)
+
+
+def test_every_run_at_the_best_rate_is_a_dot(sheet: Sheet) -> None:
+    for data in (thoma.target_data, thoma.quality_data, thoma.gap_data):
+        assert len(data(sheet)) == 2 * len(sheet.answer.sizes)
+
+
+def test_the_gap_of_equal_losses_is_none(sheet: Sheet) -> None:
+    assert all(row["value"] == 0 for row in thoma.gap_data(sheet))
+
+
+def test_many_dots_become_their_quantiles() -> None:
+    rows = [{"batch_size": 8, "value": float(k), "seed": k} for k in range(1000)]
+    kept = thoma.thinned([*rows, {"batch_size": 16, "value": 1.0, "seed": 0}])
+    assert len(kept) == thoma.DOTS + 1
+    assert kept[-1] == {"batch_size": 16, "value": 1.0, "seed": 0}
+    middle = [row["value"] for row in kept[:-1]]
+    assert np.median(middle) == pytest.approx(499.5)
+    assert middle == sorted(middle)
+
+
+def test_rates_say_how_each_did_by_cost_and_by_quality(sheet: Sheet) -> None:
+    rows = rates.rates_data(sheet)
+    by_cost = [row for row in rows if row["judged_by"] == rates.COST]
+    assert len(by_cost) == len(sheet.evidence.cells)
+    assert {row["outcome"] for row in by_cost} <= set(rates.BANDS)
+    best = [row for row in by_cost if row["outcome"] == rates.BANDS[0]]
+    assert [(r["batch_size"], r["learning_rate"]) for r in best] == [
+        (r.batch_size, r.learning_rate) for r in sheet.answer.sizes
+    ]
+    by_quality = [row for row in rows if row["judged_by"] == rates.QUALITY]
+    good = [row["value"] for row in by_quality if row["outcome"] == "best tenth"]
+    others = [row["value"] for row in by_quality if row["outcome"] != "best tenth"]
+    assert max(good) <= min(others)  # a loss: the smaller the better
+
+
+def test_the_rules_go_through_the_choice(sheet: Sheet) -> None:
+    answer = sheet.answer
+    for power in (1.0, 0.5):
+        line = rates.rule_line(sheet, power, 1e-9, 1e9)
+        ratios = [row["learning_rate"] / row["batch_size"] ** power for row in line]
+        assert ratios == pytest.approx([answer.learning_rate / answer.batch_size**power] * len(line))
+
+
+def test_the_laws_pass_through_the_measured_costs(sheet: Sheet) -> None:
+    law = {row["batch_size"]: row["cost"] for row in sweet_spot.law_data(sheet.answer)}
+    for row in sheet.answer.sizes:
+        assert row.cost is not None
+        near = min(law, key=lambda size: abs(math.log(size / row.batch_size)))
+        assert law[near] == pytest.approx(row.cost.estimate, rel=0.3)
+
+
+# ------------------------------------------------------------------------------------------------ early stopping
+
+
+def bumpy(sheet: Sheet, seed: int) -> Sheet:
+    """The same study with noise on its losses, so that patience has something to wait for."""
+    draws = np.random.default_rng(seed)
+
+    def noisy(value: float | None) -> float | None:
+        return None if value is None else value * math.exp(0.5 * draws.standard_normal())
+
+    runs = tuple(
+        replace(run, points=tuple(replace(p, valid_metric=noisy(p.valid_metric)) for p in run.points))
+        for run in sheet.evidence.runs
+    )
+    return replace(sheet, evidence=replace(sheet.evidence, runs=runs, memory={}))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_patience_stops_what_the_rule_would_have_stopped(sheet: Sheet, seed: int) -> None:
+    """The slow twin: the stopping rule itself, asked at every evaluation before the target is confirmed."""
+    changed = bumpy(sheet, seed)
+    evidence = changed.evidence
+    target = evidence.question.target
+    rows = stopping.stopping_data(changed)
+    assert {row["patience_in"] for row in rows} == set(stopping.UNITS)
+    for row in rows:
+        unit, patience = row["patience_in"], row["patience"]
+        counted = "examples" if unit == "epochs" else unit
+        length = patience * (evidence.facts.train_examples if unit == "epochs" else 1)
+        rule = curves.until_patience(target.quantity, target.direction, length, counted)
+        winners = [
+            run
+            for run in evidence.relevant
+            if run.trial.batch_size == row["batch_size"] and evidence.cost(run) is not None
+        ]
+        stopped = 0
+        for run in winners:
+            found = evidence.crossing(run)
+            assert found is not None
+            before = [k for k, p in enumerate(run.points) if p.step and p.examples < found.high_examples]
+            stopped += any(rule(run.points[: k + 1]) is not None for k in before)
+        assert row["runs"] == len(winners)
+        assert row["stopped"] == pytest.approx(stopped / len(winners))
+
+
+def test_more_patience_stops_no_more_and_one_size_is_chosen(sheet: Sheet) -> None:
+    rows = stopping.stopping_data(bumpy(sheet, 0))
+    for unit in stopping.UNITS:
+        of_unit = [row for row in rows if row["patience_in"] == unit]
+        for size in {row["batch_size"] for row in of_unit}:
+            shares = [row["stopped"] for row in of_unit if row["batch_size"] == size]
+            assert shares == sorted(shares, reverse=True)
+        for patience in {row["patience"] for row in of_unit}:
+            at = [row for row in of_unit if row["patience"] == patience]
+            assert sum(row["chosen"] for row in at) == any(row["cost"] is not None for row in at)
+
+
+def test_runs_that_never_get_worse_are_stopped_by_no_patience(sheet: Sheet) -> None:
+    rows = stopping.stopping_data(sheet)
+    assert all(row["stopped"] == 0 for row in rows)
+    assert {row["batch_size"] for row in rows if row["chosen"]} <= {sheet.evidence.choice.batch_size}  # type: ignore[union-attr]
+
+
+# ---------------------------------------------------------------------------------------------- noise, notebooks
+
+
+def test_the_noise_along_a_training_is_that_of_its_parts(sheet: Sheet) -> None:
+    draws = np.random.default_rng(0)
+    samples = tuple(
+        GradientSample(
+            step=k, batch_size=64, learning_rate=0.1, shares_squared=1 / 64,
+            batch_squared=1.0 + (50 + k) / 64 + 0.002 * draws.standard_normal(),
+            parts_squared=(51.0 + k) / 64 + 0.002 * draws.standard_normal(),
+        )
+        for k in range(160)
+    )  # fmt: skip
+    rows = gradients.noise_data(replace(sheet, evidence=replace(sheet.evidence, gradient_samples=(samples,))))
+    assert len(rows) == gradients.STRETCHES
+    for row in rows:
+        assert row["noise_scale"] == pytest.approx(50 + row["steps"], rel=0.05)
+        assert row["low"] <= row["noise_scale"] <= row["high"]
+
+
+def test_notebooks_get_the_charts_of_the_page(study: Path) -> None:
+    drawn = plots.sweet_spot(study).to_dict()
+    assert drawn["layer"]
+    assert plots.stopping(study, patience_in="steps").to_dict()["layer"]
+    assert rightbatch.plots is plots
+    with pytest.raises(InsufficientEvidence, match=r"not measured\. `rightbatch noise .*` would"):
+        plots.noise(study)
+    with pytest.raises(InputError, match="there is no 'weeks', but evaluations, epochs, steps, examples"):
+        plots.stopping(study, patience_in="weeks")
+
+
+def test_every_figure_has_a_function_for_notebooks() -> None:
+    from rightbatch.report.figures import FIGURES
+
+    for figure in FIGURES:
+        assert callable(getattr(plots, figure.name.replace("-", "_")))
+
+
+def test_a_study_without_easier_targets_still_has_its_page(tmp_path: Path) -> None:
+    path = tmp_path / "a.study.db"
+    synthetic_study(path, batch_sizes=(8, 32, 128), seeds=1).close()
+    assert sheet_of(path, objective="metric", at_examples=2000.0).easier == ()
