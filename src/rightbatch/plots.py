@@ -76,6 +76,8 @@ def noise(study: str | Path, **asked: Any) -> alt.LayerChart:
 def _drawn(name: str, study: str | Path, asked: dict[str, Any], position: str | None = None) -> alt.LayerChart:
     figure = next(figure for figure in FIGURES if figure.name == name)
     sheet = sheet_of(study, easier=False, **asked)
+    if not figure.applies(sheet):
+        raise InsufficientEvidence(f"{figure.title}: the question of this study has no such figure.")
     found = {variant.position: variant for variant in variants(figure, sheet)}
     if not found:
         measure = figure.measure.format(workload=sheet.evidence.facts.name, study=study)

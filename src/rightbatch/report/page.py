@@ -118,7 +118,7 @@ def page(sheet: Sheet) -> str:
         change=spoken.change_text(answer),
         sure=spoken.sure_text(answer),
         factor_of_two=spoken.factor_of_two_text(answer),
-        sections=[_section(section, figures, sheet, names) for section in SECTIONS],
+        sections=[section for one in SECTIONS if (section := _section(one, figures, sheet, names))["figures"]],
         easier=[(position_of(one), one) for one in (*sheet.easier, sheet)],
         shown=position_of(sheet),
         outcomes=runs.outcomes(sheet),
@@ -134,7 +134,7 @@ def page(sheet: Sheet) -> str:
 
 
 def _section(section: Section, figures: Mapping[str, Figure], sheet: Sheet, names: Mapping[str, str]) -> dict[str, Any]:
-    shown = [_shown(figures[name], sheet, names) for name in section.figures]
+    shown = [_shown(figures[name], sheet, names) for name in section.figures if figures[name].applies(sheet)]
     positions: dict[str, bool] = {}
     if section.control is not None:
         for figure in shown:

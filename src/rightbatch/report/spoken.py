@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from rightbatch.answer import Recommendation
+from rightbatch.evidence import Objective
 from rightbatch.report import terminal, units
 from rightbatch.report.figures.sweet_spot import law_data
 
@@ -26,6 +27,8 @@ def sure_text(answer: Recommendation) -> str:
     said = terminal.as_good_text(answer)
     runs = f"{chosen.seeds} seeds" if chosen.seeds != 1 else "one seed"
     at_all = sum(row.seeds > 0 and row.cost is not None for row in answer.sizes)
+    if answer.objective is Objective.METRIC:
+        return f"{said}. The choice was run with {runs}; {at_all} of {len(answer.sizes)} sizes were."
     return f"{said}. The choice was trained to the target with {runs}; {at_all} of {len(answer.sizes)} sizes were."
 
 
@@ -62,5 +65,10 @@ def factor_of_two_text(answer: Recommendation) -> str:
             said.append(f"{name} that size ({size:g}) was not measured.")
         else:
             how = "" if source == "measured" else f" ({source})"
-            said.append(f"{name} that size ({size:g}) costs {units.times(factor)} as much{how}.")
+            costs = (
+                f"falls {units.cost(factor * answer.cost.estimate, answer.objective)} of the gain short"
+                if answer.objective is Objective.METRIC
+                else f"costs {units.times(factor)} as much"
+            )
+            said.append(f"{name} that size ({size:g}) {costs}{how}.")
     return " ".join(said)

@@ -175,6 +175,9 @@ def present_text(answer: Recommendation) -> str:
     what = f"batch size {present.batch_size} at {units.rate(present.learning_rate)}"
     if present.times_the_best is None:
         return f"{what} did not reach the target in all of its runs"
+    if answer.objective is Objective.METRIC:
+        own = units.cost(present.times_the_best * answer.cost.estimate, answer.objective)
+        return f"{what} falls {own} of the gain short of the best run seen"
     costs = "is expected to cost" if present.predicted else "costs"
     return f"{what} {costs} {units.times(present.times_the_best)} the best"
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from rightbatch.report.figures.figure import Figure
+from rightbatch.report.figures.figure import Figure, to_target
 from rightbatch.report.figures.frontier import draw_frontier, frontier_data, tell_frontier
 from rightbatch.report.figures.gradients import draw_noise, noise_data, tell_noise
 from rightbatch.report.figures.rates import draw_rates, rates_data, tell_rates
-from rightbatch.report.figures.stopping import draw_stopping, stopping_data, tell_stopping
+from rightbatch.report.figures.stopping import can_stop_early, draw_stopping, stopping_data, tell_stopping
 from rightbatch.report.figures.sweet_spot import (
     draw_step_time,
     draw_steps,
@@ -54,6 +54,7 @@ FIGURES: tuple[Figure, ...] = (
         draw_frontier,
         tell_frontier,
         varies="target",
+        applies=to_target,
     ),
     Figure(
         "steps",
@@ -63,6 +64,7 @@ FIGURES: tuple[Figure, ...] = (
         draw_steps,
         tell_steps,
         varies="target",
+        applies=to_target,
     ),
     Figure(
         "step-time",
@@ -90,6 +92,7 @@ FIGURES: tuple[Figure, ...] = (
         draw_target,
         tell_target,
         varies="target",
+        applies=to_target,
     ),
     Figure(
         "quality",
@@ -119,6 +122,7 @@ FIGURES: tuple[Figure, ...] = (
         draw_stopping,
         tell_stopping,
         varies="patience_in",
+        applies=can_stop_early,
     ),
     Figure(
         "gap",

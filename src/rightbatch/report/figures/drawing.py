@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 import numpy as np
@@ -76,11 +76,17 @@ def points(rows: Sequence[Row], x: alt.X, y: alt.Y, *, size: int) -> list[Any]:
     ]
 
 
-def mark(size: float, height: float, field: str, label: str, colour: str, x: alt.X, y: alt.Y) -> Any:
+Align = Literal["left", "center", "right"]
+
+
+def mark(
+    size: float, height: float, field: str, label: str, colour: str, x: alt.X, y: alt.Y, align: Align = "center"
+) -> Any:
     """A ring with a word."""
     chart = alt.Chart(values([{"batch_size": size, field: height, "label": label}]))
     ring = chart.mark_point(size=260, color=colour, strokeWidth=3).encode(x=x, y=y)
-    return ring + chart.mark_text(dy=24, color=colour, fontWeight="bold", fontSize=14).encode(x=x, y=y, text="label:N")
+    text = chart.mark_text(dy=24, color=colour, fontWeight="bold", fontSize=14, align=align)
+    return ring + text.encode(x=x, y=y, text="label:N")
 
 
 def upright(size: float, label: str, colour: str) -> list[Any]:

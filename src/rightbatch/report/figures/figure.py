@@ -8,6 +8,7 @@ from typing import Literal
 
 import altair as alt
 
+from rightbatch.evidence import Objective
 from rightbatch.report.figures.drawing import Row
 from rightbatch.report.sheet import Sheet
 
@@ -22,6 +23,7 @@ class Figure:
     varies: What a control of the page switches: "target", for the sheets of easier targets; else a column of the
         numbers, each value of which is drawn by itself.
     measure: The command that would measure what is missing, after `rightbatch`; takes {workload} and {study}.
+    applies: Whether the question has such a figure at all.
     """
 
     name: str
@@ -32,6 +34,12 @@ class Figure:
     tell: Callable[[Sheet, list[Row]], str]
     varies: Literal["target", "patience_in", "judged_by"] | None = None
     measure: str = "find {workload} --study {study}"
+    applies: Callable[[Sheet], bool] = lambda sheet: True
+
+
+def to_target(sheet: Sheet) -> bool:
+    """Whether runs were trained to a target: with the objective METRIC they are compared at equal cost."""
+    return sheet.answer.objective is not Objective.METRIC
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,8 @@ class Variant:
 
 def variants(figure: Figure, sheet: Sheet) -> list[Variant]:
     """A figure at every position of its control that has numbers, the one that is shown first at the end."""
+    if not figure.applies(sheet):
+        return []
     if figure.varies == "target":
         sheets = (*sheet.easier, sheet)
         return [Variant(position_of(one), one, rows) for one in sheets if (rows := figure.data(one))]

@@ -10,9 +10,10 @@ import altair as alt
 import numpy as np
 import numpy.typing as npt
 
-from rightbatch.evidence import FRESH_SEED, Evidence, Objective
+from rightbatch.evidence import FRESH_SEED, Evidence
 from rightbatch.records import Run, Target
 from rightbatch.report.figures.drawing import GREEN, SHADES, Row, layered, size_axis, values
+from rightbatch.report.figures.figure import to_target
 from rightbatch.report.sheet import Sheet
 
 EVALUATIONS = (1, 2, 3, 5, 8, 13)
@@ -25,6 +26,11 @@ MOST_PATIENCES = 7
 UNITS = ("evaluations", "epochs", "steps", "examples")
 
 
+def can_stop_early(sheet: Sheet) -> bool:
+    """Whether a target is reached along a run: not where only the ends of runs count."""
+    return to_target(sheet) and not sheet.evidence.facts.length_bound
+
+
 def stopping_data(sheet: Sheet) -> list[Row]:
     """A row for each unit of patience, patience and batch size.
 
@@ -33,8 +39,6 @@ def stopping_data(sheet: Sheet) -> list[Row]:
     have stopped some of each. `chosen`: whether that size would be the cheapest.
     """
     evidence = sheet.evidence
-    if evidence.question.objective is Objective.METRIC or evidence.facts.length_bound:
-        return []
     winners = {run.identifier: _ages(run, evidence) for run in evidence.relevant if _won(run, evidence)}
     rows: list[Row] = []
     for unit, patiences in _patiences(evidence, winners).items():

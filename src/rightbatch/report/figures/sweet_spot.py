@@ -16,6 +16,7 @@ from rightbatch.report.figures.drawing import (
     GREEN,
     GREY,
     ORANGE,
+    Align,
     Row,
     dots_and_law,
     layered,
@@ -27,6 +28,13 @@ from rightbatch.report.figures.drawing import (
     values,
 )
 from rightbatch.report.sheet import Sheet
+
+AXIS = {
+    Objective.TIME: "training seconds to the target",
+    Objective.EXAMPLES: "examples to the target",
+    Objective.STEPS: "optimizer steps to the target",
+    Objective.METRIC: "shortfall (1.1: 2 % of the gain)",
+}
 
 ROOM = 34
 """Pixels above and below, for words under the lowest point."""
@@ -80,7 +88,7 @@ def zone_of(answer: Recommendation, size: int) -> str:
 def draw_sweet_spot(sheet: Sheet, rows: Sequence[Row]) -> alt.LayerChart:
     """Cost against batch size with its intervals, the zones shaded, the choice and the present choice marked."""
     answer = sheet.answer
-    x, y = size_axis(), log_axis("cost", answer.objective.value + _unit(answer.objective), ROOM)
+    x, y = size_axis(), log_axis("cost", AXIS[answer.objective], ROOM)
     base = alt.Chart(values(rows))
     layers = [
         *_zone_layers(answer, rows),
@@ -88,12 +96,22 @@ def draw_sweet_spot(sheet: Sheet, rows: Sequence[Row]) -> alt.LayerChart:
         base.mark_line(color=BLUE, strokeWidth=2).encode(x=x, y=y),
         base.mark_rule(color=BLUE, strokeWidth=2).encode(x=x, y=log_axis("low", None, ROOM), y2="high:Q"),
         *points(rows, x, y, size=60),
-        mark(answer.batch_size, answer.cost.estimate, "cost", "train with this", GREEN, x, y),
+        mark(
+            answer.batch_size,
+            answer.cost.estimate,
+            "cost",
+            "train with this",
+            GREEN,
+            x,
+            y,
+            _edge(answer, answer.batch_size),
+        ),
     ]
     present = answer.present
     if present is not None and present.times_the_best is not None and present.batch_size != answer.batch_size:
         cost = present.times_the_best * answer.cost.estimate
-        layers.append(mark(present.batch_size, cost, "cost", "you now", ORANGE, x, y))
+        edge = _edge(answer, present.batch_size)
+        layers.append(mark(present.batch_size, cost, "cost", "you now", ORANGE, x, y, edge))
     elif present is not None and present.times_the_best is None:
         layers += upright(present.batch_size, "you now (missed)", ORANGE)
     if sheet.fits is not None and sheet.does_not_fit is not None and sheet.fits <= rows[-1]["batch_size"]:
@@ -122,6 +140,12 @@ def tell_sweet_spot(sheet: Sheet, rows: Sequence[Row]) -> str:
     return " ".join(said)
 
 
+def _edge(answer: Recommendation, size: int) -> Align:
+    """To which side a word at a size has room."""
+    sizes = [row.batch_size for row in answer.sizes]
+    return "left" if size <= sizes[0] else "right" if size >= sizes[-1] else "center"
+
+
 def _zone_layers(answer: Recommendation, rows: Sequence[Row]) -> list[Any]:
     """Shades over very small and huge, from the edge of the zone to the edge of the data, each with its name."""
     sizes = [row.batch_size for row in answer.sizes]
@@ -147,10 +171,6 @@ def _zone_layers(answer: Recommendation, rows: Sequence[Row]) -> list[Any]:
         )
         layers.append(text.encode(x=size_axis("at"), y=log_axis("top", None, ROOM), text="name:N"))
     return layers
-
-
-def _unit(objective: Objective) -> str:
-    return {Objective.TIME: " (s)", Objective.METRIC: " (1.1: 2 % of the gain)"}.get(objective, "")
 
 
 # ------------------------------------------------------------------- the two curves whose product the cost is
