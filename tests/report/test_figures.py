@@ -13,7 +13,7 @@ import rightbatch
 from rightbatch import curves, plots
 from rightbatch.errors import InputError, InsufficientEvidence
 from rightbatch.pipeline.sheets import sheet_of
-from rightbatch.records import GradientSample
+from rightbatch.records import GradientSample, Stop, StopReason
 from rightbatch.report.figures import gradients, rates, stopping, sweet_spot, thoma
 from rightbatch.report.figures.frontier import frontier_data
 from rightbatch.report.sheet import Sheet
@@ -73,7 +73,7 @@ def test_many_dots_become_their_quantiles() -> None:
 def test_rates_say_how_each_did_by_cost_and_by_quality(sheet: Sheet) -> None:
     rows = rates.rates_data(sheet)
     by_cost = [row for row in rows if row["judged_by"] == rates.COST]
-    assert len(by_cost) == len(sheet.evidence.cells)
+    assert len(by_cost) == len(sheet.evidence.cells)  # none was left off in this study
     assert {row["outcome"] for row in by_cost} <= set(rates.BANDS)
     best = [row for row in by_cost if row["outcome"] == rates.BANDS[0]]
     assert [(r["batch_size"], r["learning_rate"]) for r in best] == [
@@ -206,3 +206,26 @@ def test_a_study_without_easier_targets_still_has_its_page(tmp_path: Path) -> No
     path = tmp_path / "a.study.db"
     synthetic_study(path, batch_sizes=(8, 32, 128), seeds=1).close()
     assert sheet_of(path, objective="metric", at_examples=2000.0).easier == ()
+
+
+def test_a_rate_whose_runs_were_left_off_is_on_the_map(sheet: Sheet) -> None:
+    evidence = sheet.evidence
+    cell = evidence.cells_of(128)[0]
+    paused = Stop(StopReason.STOPPED_BY_RULE, curves.PAUSED)
+    runs = tuple(
+        replace(run, points=run.points[:3], stop=paused)
+        if (run.trial.batch_size, run.trial.learning_rate) == (128, cell.learning_rate)
+        else run
+        for run in evidence.runs
+    )
+    rows = rates.rates_data(replace(sheet, evidence=replace(evidence, runs=runs, memory={})))
+    (left,) = [row for row in rows if row["outcome"] == "left off"]
+    assert (left["batch_size"], left["learning_rate"], left["runs"]) == (128, cell.learning_rate, 2)
+    assert left["value"] is None
+
+
+def test_rules_that_leave_the_map_at_once_are_not_drawn(sheet: Sheet) -> None:
+    assert rates.rule_line(sheet, 1.0, 1e3, 1e4) == []
+    one = [row for row in rates.rates_data(sheet) if row["judged_by"] == rates.COST][:1]
+    alone = replace(sheet, answer=replace(sheet.answer, learning_rate=1e6))
+    assert rates.draw_rates(alone, one).to_dict()["layer"]

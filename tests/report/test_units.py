@@ -184,3 +184,11 @@ def test_sizes_are_said_as_one_or_as_a_range() -> None:
 
 def test_a_factor_ends_in_x() -> None:
     assert units.times(1.3149) == "1.31x"
+
+
+def test_times_that_need_minutes_are_said_in_one_unit() -> None:
+    assert [units.short_seconds(value) for value in (41.7, 238.0, 963.0)] == ["41.7 s", "238 s", "16.1 min"]
+    assert units.span_seconds(0.5, 1.5) == "500 ms to 1.50 s"
+    assert units.span_seconds(32.8, 198.0) == "32.8 to 198 s"
+    assert units.span_seconds(720.0, 2604.0) == "12.0 to 43.4 min"
+    assert units.span_seconds(32.8, math.inf) == "32.8 s to never"

@@ -107,7 +107,8 @@ def _table(answer: Recommendation) -> Table:
         ("seeds", "right"),
         ("", "right"),
     ):
-        table.add_column(name, justify=side, no_wrap=True)  # type: ignore[arg-type]
+        # In a narrow terminal an interval goes to a second line, before anything is cut off.
+        table.add_column(name, justify=side, no_wrap=name != "95 % interval")  # type: ignore[arg-type]
     table.add_column("", overflow="crop")  # the only one that gives way in a narrow terminal
     costs = [row.cost.estimate for row in answer.sizes if row.cost]
     for row in answer.sizes:
@@ -121,9 +122,12 @@ def _cells(answer: Recommendation, row: SizeRow, best: float) -> tuple[str, ...]
     # The head of the column says the unit where every row has the same.
     same_unit = answer.objective in (Objective.EXAMPLES, Objective.STEPS)
     own = units.significant if same_unit else lambda v: units.cost(v, answer.objective)
+    if answer.objective is Objective.TIME:
+        own = units.short_seconds
     spread = ""
     if row.cost.low is not None and row.cost.high is not None:
-        spread = units.span(row.cost.low, row.cost.high, own)
+        ends = row.cost.low, row.cost.high
+        spread = units.span_seconds(*ends) if answer.objective is Objective.TIME else units.span(*ends, own)
     factor = row.cost.estimate / best
     bar = "▪" * max(1, min(BAR, round(factor)))
     return (

@@ -76,6 +76,22 @@ def span(low: float, high: float, form: Callable[[float], str]) -> str:
     return f"{a[0]} to {last}" if len(a) == len(b) == 2 and a[1] == b[1] else f"{first} to {last}"
 
 
+def short_seconds(value: float) -> str:
+    """A time for a narrow table, always one number: "41.7 s", "238 s", "16.1 min"."""
+    if not 99.95 <= value < math.inf:
+        return seconds(value)
+    unit, size = ("min", 60.0) if value >= 600 else ("s", 1.0)
+    return f"{significant(value / size)} {unit}"
+
+
+def span_seconds(low: float, high: float) -> str:
+    """Two times, in one unit where the later is beyond 100 seconds: "32.8 to 198 s", "12.0 to 43.4 min"."""
+    if not 99.95 <= high < math.inf:
+        return span(low, high, seconds)
+    unit, size = ("min", 60.0) if low >= 600 else ("s", 1.0)
+    return f"{significant(low / size)} to {significant(high / size)} {unit}"
+
+
 def sizes(values: tuple[int, ...]) -> str:
     """Batch sizes as a range: "64", "64 to 256"."""
     return f"{values[0]}" if len(values) == 1 else f"{values[0]} to {values[-1]}"

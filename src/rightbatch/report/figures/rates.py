@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from rightbatch import curves
 from rightbatch.cells import Cell
 from rightbatch.report import units
 from rightbatch.report.figures.drawing import (
+    EMPTY,
     GREEN,
     GREY,
     INK,
@@ -29,7 +31,7 @@ from rightbatch.report.sheet import Sheet
 COST, QUALITY = "cost", "quality"
 """What the map is coloured by."""
 
-BANDS = ("best of its size", "within 1.25x", "within 2x", "worse", "missed", "diverged")
+BANDS = ("best of its size", "within 1.25x", "within 2x", "worse", "missed", "diverged", "left off")
 """What `rates_data` says of a rate at a batch size."""
 
 RULES = (("linear rule", 1.0, [6, 3]), ("square-root rule", 0.5, [2, 3]))
@@ -53,6 +55,12 @@ def _by_cost(sheet: Sheet) -> list[Row]:
             rows.append(
                 _row(COST, cell, BANDS[0] if best else outcome, None if math.isinf(factor) else factor, len(cell.costs))
             )
+    # A search of few runs leaves off most of them, on the way, as soon as others promise more.
+    known = {(cell.batch_size, cell.learning_rate) for cell in sheet.evidence.cells}
+    others = Counter((run.trial.batch_size, run.trial.learning_rate) for run in sheet.evidence.relevant)
+    for (batch_size, rate), runs in sorted(others.items()):
+        if (batch_size, rate) not in known:
+            rows.append(_row(COST, Cell(batch_size, rate, (), 0, 0, math.inf), BANDS[6], None, runs))
     return rows
 
 
@@ -111,8 +119,8 @@ def draw_rates(sheet: Sheet, rows: Sequence[Row]) -> alt.LayerChart:
     x, y = size_axis(), log_axis("learning_rate", "learning rate")
     by_cost = rows[0]["judged_by"] == COST
     domain = BANDS if by_cost else ("best tenth", "best third", "next third", "worse")
-    colours = [*SHADES[4:0:-1], "#8a8a8a", ORANGE] if by_cost else list(SHADES[4:0:-1])
-    shapes = ["diamond", "square", "square", "square", "cross", "triangle-up"] if by_cost else ["square"] * 4
+    colours = [*SHADES[4:0:-1], "#8a8a8a", ORANGE, EMPTY] if by_cost else list(SHADES[4:0:-1])
+    shapes = ["diamond", "square", "square", "square", "cross", "triangle-up", "circle"] if by_cost else ["square"] * 4
     title = "cost over the best of its size" if by_cost else f"{sheet.evidence.facts.metric}, of all rates and sizes"
     dots = alt.Chart(values(rows)).mark_point(filled=True, size=110, opacity=1, stroke=GREY, strokeWidth=0.5)
     encoded = dots.encode(
@@ -121,13 +129,15 @@ def draw_rates(sheet: Sheet, rows: Sequence[Row]) -> alt.LayerChart:
         color=alt.Color("outcome:N", title=title, scale=alt.Scale(domain=list(domain), range=colours)),
         shape=alt.Shape("outcome:N", title=title, scale=alt.Scale(domain=list(domain), range=shapes)),
     )
-    rates = [row["learning_rate"] for row in rows]
+    rates = [row["learning_rate"] for row in (*rows, *ridge_data(sheet))]
     layers: list[Any] = [encoded]
     ridge = alt.Chart(values(ridge_data(sheet)))
     layers.append(ridge.mark_line(color=INK, strokeWidth=1.5).encode(x=x, y=y))
     layers.append(ridge.mark_rule(color=INK, strokeWidth=1.5).encode(x=x, y=log_axis("low", None), y2="high:Q"))
     for name, power, dash in RULES:
         line = rule_line(sheet, power, min(rates), max(rates))
+        if not line:  # it leaves the map at once
+            continue
         drawn = alt.Chart(values(line)).mark_line(strokeDash=dash, color=GREEN, clip=True)
         layers.append(drawn.encode(x=x, y=y))
         label = alt.Chart(values([{**line[-1], "label": name}]))

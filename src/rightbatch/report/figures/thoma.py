@@ -64,6 +64,8 @@ def tell_target(sheet: Sheet, rows: Sequence[Row]) -> str:
     middle = _medians(rows)
     quick = min(middle, key=lambda size: middle[size])
     slow = max(middle, key=lambda size: middle[size])
+    if quick == slow:
+        return f"{len(rows)} runs, all of batch size {quick}: {units.seconds(middle[quick])} by the median."
     return (
         f"{len(rows)} runs. By the median run, batch size {quick} is the quickest ({units.seconds(middle[quick])}) and "
         f"{slow} the slowest ({units.seconds(middle[slow])})."
@@ -88,6 +90,9 @@ def draw_quality(sheet: Sheet, rows: list[Row]) -> alt.LayerChart:
 def tell_quality(sheet: Sheet, rows: Sequence[Row]) -> str:
     """The range of the medians."""
     middle = _medians(rows)
+    if len(middle) == 1:
+        ((size, value),) = middle.items()
+        return f"Only runs of batch size {size} tell of it: {units.significant(value, 4)} by the median."
     worst, best = sorted((min(middle, key=lambda s: middle[s]), max(middle, key=lambda s: middle[s])))
     return (
         f"By the median run, {sheet.evidence.facts.metric} is {units.significant(middle[worst], 4)} at batch size "
@@ -119,6 +124,8 @@ def tell_gap(sheet: Sheet, rows: Sequence[Row]) -> str:
     """The medians at both ends."""
     middle = _medians(rows)
     first, last = min(middle), max(middle)
+    if first == last:
+        return f"Only runs of batch size {first} tell of it: {units.significant(middle[first])} by the median."
     return (
         f"By the median run the gap is {units.significant(middle[first])} at batch size {first} and "
         f"{units.significant(middle[last])} at {last}. The training loss is a mean over the steps before an "
