@@ -80,12 +80,21 @@ Align = Literal["left", "center", "right"]
 
 
 def mark(
-    size: float, height: float, field: str, label: str, colour: str, x: alt.X, y: alt.Y, align: Align = "center"
+    size: float,
+    height: float,
+    field: str,
+    label: str,
+    colour: str,
+    x: alt.X,
+    y: alt.Y,
+    align: Align = "center",
+    *,
+    above: bool = False,
 ) -> Any:
-    """A ring with a word."""
+    """A ring with a word below or above it."""
     chart = alt.Chart(values([{"batch_size": size, field: height, "label": label}]))
     ring = chart.mark_point(size=260, color=colour, strokeWidth=3).encode(x=x, y=y)
-    text = chart.mark_text(dy=24, color=colour, fontWeight="bold", fontSize=14, align=align)
+    text = chart.mark_text(dy=-24 if above else 24, color=colour, fontWeight="bold", fontSize=14, align=align)
     return ring + text.encode(x=x, y=y, text="label:N")
 
 

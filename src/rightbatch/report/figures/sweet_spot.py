@@ -111,7 +111,7 @@ def draw_sweet_spot(sheet: Sheet, rows: Sequence[Row]) -> alt.LayerChart:
     if present is not None and present.times_the_best is not None and present.batch_size != answer.batch_size:
         cost = present.times_the_best * answer.cost.estimate
         edge = _edge(answer, present.batch_size)
-        layers.append(mark(present.batch_size, cost, "cost", "you now", ORANGE, x, y, edge))
+        layers.append(mark(present.batch_size, cost, "cost", "you now", ORANGE, x, y, edge, above=True))
     elif present is not None and present.times_the_best is None:
         layers += upright(present.batch_size, "you now (missed)", ORANGE)
     if sheet.fits is not None and sheet.does_not_fit is not None and sheet.fits <= rows[-1]["batch_size"]:
