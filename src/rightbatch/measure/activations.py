@@ -63,16 +63,21 @@ def _kept(stepper: Stepper, batch: Any, precision: Precision | None) -> tuple[fl
     return counted.total / examples, counted.with_checkpoints / examples
 
 
-def _difference(stepper: Stepper, batch: Any) -> float:
-    """How far the gradient of half a pass is from that of its examples in parts, relative to its norm."""
-    steps, model = stepper.accumulation_steps, stepper.model
+def _difference(stepper: Stepper, batch: Any) -> float | None:
+    """How far the gradient of half a pass is from that of its examples in parts, relative to its norm.
+
+    None where half a pass is too few examples to be cut into parts of two.
+    """
+    steps, model = min(stepper.accumulation_steps, (examples_in(batch) or 2) // 2), stepper.model
+    if steps < 2:
+        return None
     loss = under_autocast(stepper.workload.loss, stepper.workload)
     parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
     model.zero_grad()
     accumulate(loss, model, [batch], parameters)
     whole = [parameter.grad for parameter in parameters]
     model.zero_grad()  # sets them to None: what is in the list stays
-    accumulate(loss, model, split(batch, min(steps, (examples_in(batch) or 2) // 2)), parameters)
+    accumulate(loss, model, split(batch, steps), parameters)
     apart, size = 0.0, 0.0
     for one, parameter in zip(whole, parameters, strict=True):
         assert one is not None
