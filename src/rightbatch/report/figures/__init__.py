@@ -116,8 +116,8 @@ FIGURES: tuple[Figure, ...] = (
         "stopping",
         "What early stopping would have done",
         "In each square, of the runs that reached the target, the share (%) that a patience would have stopped before "
-        "they did, by the values at their evaluations. Ring: the size that would have been recommended, by the rates "
-        "of which it would have stopped no run.",
+        "they did, by the values at their evaluations. Ring: the size whose runs would have been the cheapest, of the "
+        "rates of which it would have stopped no run.",
         stopping_data,
         draw_stopping,
         tell_stopping,
@@ -135,7 +135,8 @@ FIGURES: tuple[Figure, ...] = (
     Figure(
         "noise",
         "The gradient noise scale along a training",
-        "tr(Sigma) / |G|^2 in examples, with 95 % intervals. Batches well below it waste hardly any examples.",
+        "tr(Sigma) / |G|^2 in examples, with 95 % intervals; triangle: nothing bounds it above. Batches well below it "
+        "waste hardly any examples.",
         noise_data,
         draw_noise,
         tell_noise,

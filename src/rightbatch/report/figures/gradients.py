@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 
 from rightbatch.fit.noise import noise_scale
 from rightbatch.report import units
-from rightbatch.report.figures.drawing import BLUE, GREY, Row, layered, log_axis, values
+from rightbatch.report.figures.drawing import BLUE, Row, layered, log_axis, values
 from rightbatch.report.sheet import Sheet
 
 STRETCHES = 8
@@ -49,19 +50,20 @@ def noise_data(sheet: Sheet) -> list[Row]:
 
 
 def draw_noise(sheet: Sheet, rows: Sequence[Row]) -> alt.LayerChart:
-    """The noise scale against steps, with its band."""
+    """The noise scale against steps with its intervals; a triangle where nothing bounds it above."""
     x = alt.X("steps:Q", title="steps of the training", axis=alt.Axis(format="~s"), scale=alt.Scale(zero=False))
     y = log_axis("noise_scale", "noise scale (examples)")
     known = [row for row in rows if row["noise_scale"] is not None]
-    bounded = alt.Chart(values([row for row in known if row["high"] is not None and (row["low"] or 0) > 0]))
-    line = alt.Chart(values(known))
-    return layered(
-        [
-            bounded.mark_area(color=BLUE, opacity=0.15).encode(x=x, y=log_axis("low", None), y2="high:Q"),
-            line.mark_line(color=BLUE).encode(x=x, y=y),
-            line.mark_point(filled=True, color=BLUE, size=50, opacity=1, stroke=GREY, strokeWidth=0).encode(x=x, y=y),
-        ]
-    )
+    # A logarithmic axis has no zero: an interval that goes down to it is drawn to a tenth of the estimate.
+    drawn = [{**row, "low": max(row["low"] or 0.0, row["noise_scale"] / 10)} for row in known]
+    bounded = [row for row in drawn if row["high"] is not None]
+    unbounded = [{**row, "high": row["noise_scale"]} for row in drawn if row["high"] is None]
+    layers: list[Any] = [alt.Chart(values(drawn)).mark_line(color=BLUE, strokeWidth=1).encode(x=x, y=y)]
+    for some, shape in ((bounded, "circle"), (unbounded, "triangle-up")):
+        chart = alt.Chart(values(some))
+        layers.append(chart.mark_rule(color=BLUE, strokeWidth=2).encode(x=x, y=log_axis("low", None), y2="high:Q"))
+        layers.append(chart.mark_point(filled=True, color=BLUE, size=60, opacity=1, shape=shape).encode(x=x, y=y))
+    return layered(layers)
 
 
 def tell_noise(sheet: Sheet, rows: Sequence[Row]) -> str:

@@ -36,7 +36,8 @@ def stopping_data(sheet: Sheet) -> list[Row]:
 
     `stopped` is the share of the runs that reached the target which the patience would have stopped before it.
     `learning_rate` and `cost` are those of the cheapest rate of which it would have stopped no run; None where it would
-    have stopped some of each. `chosen`: whether that size would be the cheapest.
+    have stopped some of each. `chosen`: whether that size would be the cheapest. Only runs that were made count here,
+    not what a search predicts.
     """
     evidence = sheet.evidence
     winners = {run.identifier: _ages(run, evidence) for run in evidence.relevant if _won(run, evidence)}
@@ -147,8 +148,8 @@ def _of_patience(evidence: Evidence, unit: str, patience: float, stops: dict[int
 def draw_stopping(sheet: Sheet, rows: Sequence[Row]) -> alt.LayerChart:
     """A square for every patience and size, darker the more of its winners would have been stopped; a ring: chosen."""
     unit = rows[0]["patience_in"]
-    patiences = [f"{value:g}" for value in sorted({row["patience"] for row in rows}, reverse=True)]
-    shown = [{**row, "patience": f"{row['patience']:g}", "percent": f"{100 * row['stopped']:.0f}"} for row in rows]
+    patiences = [_number(value) for value in sorted({row["patience"] for row in rows}, reverse=True)]
+    shown = [{**row, "patience": _number(row["patience"]), "percent": f"{100 * row['stopped']:.0f}"} for row in rows]
     x = size_axis()
     y = alt.Y("patience:O", title=f"patience in {unit}", sort=patiences)
     colour = alt.Color(
@@ -176,31 +177,35 @@ def tell_stopping(sheet: Sheet, rows: Sequence[Row]) -> str:
     """From which patience on no winner is stopped, and how the choice moves below."""
     unit = rows[0]["patience_in"]
     patiences = sorted({row["patience"] for row in rows})
-    own = sheet.answer.batch_size
-    said, harmless = [], None
-    for patience in reversed(patiences):
-        at = [row for row in rows if row["patience"] == patience]
-        if any(row["stopped"] for row in at):
-            break
-        harmless = patience
+    shortest, longest = patiences[0], patiences[-1]
     lost = {p: _share([row for row in rows if row["patience"] == p]) for p in patiences}
-    shortest = patiences[0]
-    said.append(
-        f"A patience of {shortest:g} {unit} would have stopped {100 * lost[shortest]:.0f} % of the runs that reached "
-        f"the target before they did."
-    )
-    said.append(
-        f"From {harmless:g} {unit} on it would have stopped none."
+    harmless = next((p for p in patiences if not any(lost[q] for q in patiences if q >= p)), None)
+    said = [
+        f"A patience of {_counted(shortest, unit)} would have stopped {100 * lost[shortest]:.0f} % of the runs that "
+        f"reached the target before they did.",
+        f"From {_counted(harmless, unit)} on it would have stopped none."
         if harmless is not None
-        else f"Even {patiences[-1]:g} {unit} would have stopped {100 * lost[patiences[-1]]:.0f} %."
-    )
-    moved = {row["patience"]: row["batch_size"] for row in rows if row["chosen"] and row["batch_size"] != own}
-    if moved:
-        path = ", ".join(f"{size} at {patience:g}" for patience, size in sorted(moved.items()))
-        said.append(f"The recommended size, {own}, would have been another one: {path}.")
-    else:
-        said.append(f"The recommended size, {own}, would have been the same wherever any size was left.")
+        else f"Even {_counted(longest, unit)} would have stopped {100 * lost[longest]:.0f} %.",
+    ]
+    cheapest = sheet.evidence.best_cell
+    if cheapest is None:
+        return " ".join(said)
+    moved = [
+        f"{row['batch_size']} at {_number(row['patience'])}"
+        for row in rows
+        if row["chosen"] and row["batch_size"] != cheapest.batch_size
+    ]
+    told = f"The size with the cheapest runs, {cheapest.batch_size}, would have been "
+    said.append(told + (f"another one: {', '.join(moved)}." if moved else "the same wherever any was left."))
     return " ".join(said)
+
+
+def _counted(patience: float, unit: str) -> str:
+    return f"{_number(patience)} {unit[:-1] if patience == 1 else unit}"
+
+
+def _number(patience: float) -> str:
+    return f"{patience:,.0f}" if patience >= 100 else f"{patience:g}"
 
 
 def _share(rows: Sequence[Row]) -> float:
