@@ -21,7 +21,7 @@ LAYERS = [
     ["fit"],
     ["another_batch", "cells"],
     ["evidence"],
-    ["zones"],
+    ["zones", "rules"],
     ["search"],
     ["answer", "memory_answer", "shortfall"],
     ["recommend"],

@@ -17,3 +17,8 @@ def t_quantile(probability: float, freedom: int) -> float:
 def f_quantile(probability: float, freedom: int) -> float:
     """The value that an F variable of 1 and so many degrees of freedom stays below with this probability."""
     return float(scipy.special.fdtri(1, freedom, probability))
+
+
+def t_probability(value: float, freedom: int) -> float:
+    """The probability that a t variable of so many degrees of freedom stays below a value."""
+    return float(scipy.special.stdtr(freedom, value))

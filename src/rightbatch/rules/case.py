@@ -1,0 +1,284 @@
+"""What a rule looks at: the evidence of a study for one question, put as numbers with standard errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
+
+from rightbatch.cells import Cell
+from rightbatch.errors import InputError
+from rightbatch.evidence import Evidence, Objective
+from rightbatch.fit.noise import NoiseEstimate, noise_scale
+from rightbatch.fit.quantiles import t_quantile
+from rightbatch.fit.tradeoff import TradeoffFit, fit_tradeoff
+from rightbatch.records import Interval, Setting, Settings
+from rightbatch.rules.effects import Effect, Untold
+
+AS_CHEAP = math.log(1.25)
+"""A size is as good as another, to a rule about sizes, where it costs at most a quarter more."""
+
+FORECAST = 30
+"""Degrees of freedom of a forecast, whose own deviation of seeds is partly assumed."""
+
+NEAR = 1.5
+"""A size within this factor of the one that a rule names stands for it."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """The log of something measured, and its standard error."""
+
+    log: float
+    error: float
+
+    def interval(self, freedom: int, level: float = 0.95) -> Interval:
+        """Its t interval, in its own unit."""
+        half = t_quantile(0.5 + level / 2, freedom) * self.error
+        return Interval(math.exp(self.log), math.exp(self.log - half), math.exp(self.log + half), level)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """One batch size at its best rate. `rate` is None where that is at the edge of the rates tried."""
+
+    batch_size: int
+    cost: Known
+    steps: Known
+    rate: Known | None
+    best_rate: float
+
+    @property
+    def examples(self) -> Known:
+        """Examples to the target."""
+        return Known(self.steps.log + math.log(self.batch_size), self.steps.error)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A study as the rules see it.
+
+    study: Its file, for the commands that are named.
+    expected: What sizes cost by the forecast of a search, where that trained few of them to the target.
+    fits: The largest batch that was seen to fit into memory in one pass.
+    sharpness: Of the weights that a run ended with, by batch size, rate and seed.
+    known: What a study does not hold and a person may say: `compute` in FLOPs, `tokens_per_example`.
+    """
+
+    evidence: Evidence
+    study: str = "STUDY"
+    expected: Mapping[int, Interval] = field(default_factory=dict)
+    fits: int | None = None
+    sharpness: Mapping[tuple[int, float, int], float] = field(default_factory=dict)
+    known: Mapping[str, float] = field(default_factory=dict)
+
+    # ----------------------------------------------------------------------------------------- sizes, tuned
+
+    @cached_property
+    def freedom(self) -> int:
+        """Degrees of freedom of the deviation between seeds."""
+        return max(1, self.evidence.seed_noise.freedom)
+
+    @cached_property
+    def tuned(self) -> tuple[Tuned, ...]:
+        """Every size that some rate brought to the target, in order; none where no cell has two seeds.
+
+        A size whose runs had reached it before they were first evaluated is left out: what it took is not known.
+        """
+        evidence, noise = self.evidence, self.evidence.seed_noise
+        if noise.deviation is None or evidence.question.objective is Objective.METRIC:
+            return ()
+        timed = evidence.question.objective is Objective.TIME
+        found = []
+        for size in evidence.sizes:
+            if size.best is None or size.cost is None or size.best_rate is None or self._at_once(size.best):
+                continue
+            steps = evidence.steps_of_cost(size.batch_size, size.cost.estimate)
+            if steps is None:
+                continue
+            error = math.hypot(noise.deviation * size.leverage, size.rung_error)
+            seconds_error = evidence.step_seconds_error(size.batch_size) if timed else 0.0
+            found.append(
+                Tuned(
+                    size.batch_size,
+                    Known(math.log(size.cost.estimate), math.hypot(error, seconds_error)),
+                    Known(math.log(steps), error),
+                    None if size.at_edge else rate_known(size.best_rate, noise.freedom),
+                    size.best.learning_rate,
+                )
+            )
+        return tuple(found)
+
+    def _at_once(self, cell: Cell) -> bool:
+        crossings = [self.evidence.crossing(run) for run in self.evidence.runs_at(cell.batch_size, cell.learning_rate)]
+        return any(found is not None and found.low_examples == 0 for found in crossings)
+
+    @cached_property
+    def untuned(self) -> Untold | None:
+        """Why tuned sizes say nothing yet; None where there are at least two."""
+        if self.evidence.seed_noise.deviation is None and self.evidence.sizes:
+            return Untold("one seed everywhere: differences may be luck", self.sweep(seeds=3))
+        if len(self.tuned) < 2:
+            return Untold(
+                f"{len(self.tuned) or 'no'} batch size{'s' if len(self.tuned) != 1 else ''} with a tuned rate",
+                self.sweep(self.wide(8)),
+            )
+        return None
+
+    @cached_property
+    def costs(self) -> dict[int, Known]:
+        """The cost of each size at its best rate: as measured, or as the search forecast it."""
+        if self.expected:
+            found = {size: from_interval(cost, FORECAST) for size, cost in sorted(self.expected.items())}
+            return {size: cost for size, cost in found.items() if cost is not None}
+        return {one.batch_size: one.cost for one in self.tuned}
+
+    @cached_property
+    def unpriced(self) -> Untold | None:
+        """Why the costs of sizes say nothing yet; None where there are at least two."""
+        return None if len(self.costs) > 1 else self.untuned
+
+    def near(self, batch_size: float) -> int | None:
+        """The size with a cost that is nearest to one that a rule names, within a factor 1.5; None without one."""
+        near = min(self.costs, key=lambda size: abs(math.log(size / batch_size)), default=None)
+        if near is None or abs(math.log(near / batch_size)) > math.log(NEAR):
+            return None
+        return near
+
+    @cached_property
+    def base(self) -> Tuned | None:
+        """From where a rule for rates sets out: the tuned size nearest to what the person trains with now."""
+        usable = [one for one in self.tuned if one.rate is not None]
+        if not usable:
+            return None
+        present = self.evidence.facts.present
+        wanted = present[0] if present else usable[len(usable) // 2].batch_size
+        return min(usable, key=lambda one: abs(math.log(one.batch_size / wanted)))
+
+    @cached_property
+    def tradeoff(self) -> TradeoffFit | None:
+        """Steps against batch size, from sizes whose best rate is not at an edge; None with fewer than four."""
+        usable = [one for one in self.tuned if one.rate is not None]
+        if len(usable) < 4:
+            return None
+        return fit_tradeoff([one.batch_size for one in usable], [math.exp(one.steps.log) for one in usable])
+
+    @cached_property
+    def critical(self) -> Known | None:
+        """The critical batch size by steps; None where the sizes tried do not bound it."""
+        if self.tradeoff is None:
+            return None
+        return from_interval(self.tradeoff.critical_batch_size, self.tradeoff.hyperbola.freedom)
+
+    def costs_little(self, batch_size: int) -> tuple[Effect, ...]:
+        """The cost of a size over that of each other one: at most a quarter more, if it is a good choice."""
+        own = self.costs[batch_size]
+        return tuple(
+            Effect(
+                f"cost at {batch_size} over that at {size}",
+                own.log - other.log,
+                math.hypot(own.error, other.error),
+                FORECAST if self.expected else self.freedom,
+                high=AS_CHEAP,
+                batch_size=size,
+            )
+            for size, other in self.costs.items()
+            if size != batch_size
+        )
+
+    def least_cost(self, batch_size: int) -> float | None:
+        """What a size that no tried rate brought to the target costs at least: its shortest whole run did."""
+        sizes = {size.batch_size: size for size in self.evidence.sizes}
+        size = sizes.get(batch_size)
+        if size is None or size.best is not None:
+            return None
+        lengths = []
+        for cell in size.cells:
+            runs = self.evidence.runs_at(cell.batch_size, cell.learning_rate)
+            ends = [run.points[-1] for run in runs if run.points and self.evidence.conclusive(run)]
+            # A run that diverged would have gone on for ever: its length says nothing.
+            if ends and not cell.diverged:
+                longest = max(ends, key=lambda point: point.step)
+                lengths.append(self.evidence.cost_of_steps(batch_size, longest.step, longest.examples))
+        known = [cost for cost in lengths if cost is not None]
+        return min(known, default=None)
+
+    # -------------------------------------------------------------------------------- noise, settings, commands
+
+    @cached_property
+    def noise(self) -> NoiseEstimate | None:
+        """The gradient noise scale over the last quarter of the training that was looked at for longest."""
+        found = [s for s in self.evidence.gradient_samples if s and s[0].metric == "plain"]
+        if not found:
+            return None
+        samples = max(found, key=lambda s: s[-1].step * s[-1].batch_size)
+        last = samples[-max(8, len(samples) // 4) :]
+        try:
+            return noise_scale(last)
+        except InputError:
+            return None
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds the cells have, at most."""
+        return max((len(cell.costs) + cell.misses for cell in self.evidence.cells), default=0)
+
+    def settings_of(self, name: str) -> tuple[Setting, ...]:
+        """The values of one setting in the runs of the study, in order."""
+        own = self.evidence.facts.settings
+        values = {run.trial.settings.get(name, own.get(name)) for run in self.evidence.runs}
+        return tuple(sorted((value for value in values if value is not None), key=lambda v: (isinstance(v, str), v)))
+
+    def with_setting(self, name: str, value: Setting) -> Case:
+        """The same study where one setting has another value."""
+        settings = Settings({**self.evidence.settings, name: value})
+        return replace(self, evidence=replace(self.evidence, settings=settings))
+
+    def at_target(self, value: float) -> Case:
+        """The same study asked for another target."""
+        question = self.evidence.question
+        target = replace(question.target, value=value)
+        return replace(self, evidence=replace(self.evidence, question=replace(question, target=target)))
+
+    def wide(self, smallest: int = 2) -> str:
+        """Sizes for a sweep that is to show a bend: powers of two up to 4,096, or to what data there is."""
+        most = self.evidence.facts.train_examples or 4096
+        return f"{smallest}..{min(4096, 2 ** int(math.log2(max(2, most))))}"
+
+    def sweep(self, sizes: str = "", *, seeds: int | None = None, more: str = "") -> str:
+        """The command that trains what is missing."""
+        tried = _listed([size.batch_size for size in self.evidence.sizes])
+        parts = ["rightbatch sweep", self.evidence.facts.name, f"--batch-sizes {sizes or tried or '8..1024'}"]
+        if seeds:
+            parts.append(f"--seeds {seeds}")
+        return " ".join([*parts, *([more] if more else []), f"--study {self.study}"])
+
+
+def _listed(sizes: Sequence[int]) -> str:
+    """Sizes as the command line reads them: 4..64 for all powers of two between."""
+    doubling = all(b == 2 * a for a, b in pairwise(sizes)) and all(size & (size - 1) == 0 for size in sizes)
+    return f"{sizes[0]}..{sizes[-1]}" if len(sizes) > 2 and doubling else ",".join(map(str, sizes))
+
+
+def from_interval(interval: Interval, freedom: int) -> Known | None:
+    """A log with its error, from an interval; None where that is not bounded."""
+    low, high = interval.low or 0.0, interval.high or math.inf
+    if low <= 0 or not math.isfinite(high):
+        return None
+    wider = max(math.log(interval.estimate / low), math.log(high / interval.estimate))
+    return Known(math.log(interval.estimate), wider / t_quantile(0.5 + interval.level / 2, freedom))
+
+
+def rate_known(best: Interval, freedom: int) -> Known | None:
+    """The log of a best rate, from its interval.
+
+    Known only to lie between the rates tried beside it, it is within half a step of the best one of them (so it is for
+    any parabola), and may be anywhere there (uniform).
+    """
+    if not best.low or not best.high:
+        return None
+    if best.note:
+        return Known(math.log(best.estimate), math.log(best.high / best.low) / 2 / math.sqrt(12))
+    return from_interval(best, freedom)

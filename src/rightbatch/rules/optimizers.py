@@ -1,0 +1,83 @@
+"""Rules for optimizers that are made for large batches."""
+
+from __future__ import annotations
+
+import math
+
+from rightbatch.records import WorkloadFacts
+from rightbatch.rules.case import Case
+from rightbatch.rules.effects import Effect, Finding, Untold
+from rightbatch.rules.rule import Rule, no_prediction
+from rightbatch.rules.sources import EMSO, WANG
+
+WASTE = math.log(1.25)
+"""No more than a quarter of the examples is wasted where the batch does not matter."""
+
+ORDER = math.log(10)
+
+
+def is_emso(facts: WorkloadFacts) -> bool:
+    """Whether the optimizer solves a subproblem on every batch."""
+    return facts.optimizer.lower().startswith("emso")
+
+
+def _judge_emso(case: Case) -> Finding | Untold:
+    if case.untuned:
+        return case.untuned
+    first = case.tuned[0]
+    effects = tuple(
+        Effect(
+            f"examples at {one.batch_size} over those at {first.batch_size}",
+            one.examples.log - first.examples.log,
+            math.hypot(one.examples.error, first.examples.error),
+            case.freedom,
+            high=WASTE,
+            batch_size=one.batch_size,
+        )
+        for one in case.tuned[1:]
+    )
+    worst = max(effects, key=lambda effect: effect.value)
+    return Finding(effects, f"{worst.name}: {math.exp(worst.value):.2f}x")
+
+
+def _judge_limit(case: Case) -> Finding | Untold:
+    """The critical size over the steps there, 2 S_min: at most of the same order."""
+    if case.untuned:
+        return case.untuned
+    if case.critical is None or case.tradeoff is None:
+        return Untold("the sizes tried do not bound the critical batch size", case.sweep(case.wide()))
+    steps = 2 * case.tradeoff.minimum_steps.estimate
+    effect = Effect(
+        "critical batch size over the steps there",
+        case.critical.log - math.log(steps),
+        # From one fit, where S_min falls as B_crit grows: their product, the fewest examples, is known better.
+        2 * case.critical.error,
+        case.tradeoff.hyperbola.freedom,
+        high=ORDER,
+    )
+    return Finding((effect,), f"critical batch size {math.exp(case.critical.log):.3g}, {steps:.3g} steps there")
+
+
+RULES = (
+    Rule(
+        name="emso-any-batch",
+        family="optimizer",
+        statement="With EMSO, the examples to a target do not depend on the batch size.",
+        sources=(EMSO,),
+        scope="convex problems, each batch solved with a proximal term; Wang et al. prove it for exact solutions",
+        tolerance="no size needs more than 1.25 times the examples of the smallest",
+        predict=no_prediction,
+        judge=_judge_emso,
+        applies=is_emso,
+    ),
+    Rule(
+        name="batch-below-steps",
+        family="optimizer",
+        statement="A batch is useful up to about as many examples as there are steps: for EMSO no more than for SGD.",
+        sources=(WANG,),
+        scope="smooth convex problems; b = O(T) without a constant, read as a factor ten",
+        tolerance="the critical batch size is at most ten times the steps to the target there",
+        predict=no_prediction,
+        judge=_judge_limit,
+    ),
+)
