@@ -24,6 +24,7 @@ LAYERS = [
     ["zones", "rules"],
     ["search"],
     ["answer", "memory_answer", "shortfall"],
+    ["advice"],
     ["recommend"],
     ["store", "runner", "reproduction"],
     ["tables", "commands", "loops", "worker", "report"],

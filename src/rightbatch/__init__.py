@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # the same names as in `_FOUND_IN`, for type checkers and edi
     from rightbatch.pipeline.check import check
     from rightbatch.pipeline.export import export
     from rightbatch.pipeline.find import find
+    from rightbatch.pipeline.judge import judge
     from rightbatch.pipeline.memory import largest_batch, memory
     from rightbatch.pipeline.noise import noise
     from rightbatch.pipeline.setting_up import Ask
@@ -81,10 +82,12 @@ __all__ = [
     "check",
     "export",
     "find",
+    "judge",
     "largest_batch",
     "memory",
     "noise",
     "plots",
+    "rules",
     "show",
     "sweep",
     "within_memory",
@@ -108,6 +111,7 @@ _FOUND_IN = {
     "check": "pipeline.check",
     "export": "pipeline.export",
     "find": "pipeline.find",
+    "judge": "pipeline.judge",
     "largest_batch": "pipeline.memory",
     "memory": "pipeline.memory",
     "noise": "pipeline.noise",
@@ -118,8 +122,8 @@ _FOUND_IN = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "plots":  # the charts, a module of their own
-        return import_module("rightbatch.plots")
+    if name in ("plots", "rules"):  # the charts and the rule book, modules of their own
+        return import_module(f"rightbatch.{name}")
     if name not in _FOUND_IN:
         raise AttributeError(f"module 'rightbatch' has no attribute {name!r}")
     try:

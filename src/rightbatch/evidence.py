@@ -71,7 +71,8 @@ class Evidence:
     """The runs and step times of a study (or what is known of it so far), for one question.
 
     `pending` are the batch size, rate and seed of runs that are under way elsewhere: a strategy proposes others.
-    `gradient_samples` are those of each training whose gradients were looked at.
+    `gradient_samples` are those of each training whose gradients were looked at. `fits` is the largest batch that was
+    seen to fit into memory in one pass, None where that was not looked at.
     """
 
     facts: WorkloadFacts
@@ -82,6 +83,7 @@ class Evidence:
     planned_examples: int = 0
     pending: frozenset[tuple[int, float, int]] = frozenset()
     gradient_samples: tuple[tuple[GradientSample, ...], ...] = ()
+    fits: int | None = None
     memory: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     # ------------------------------------------------------------------------------------------------ seconds

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from rightbatch import curves
+from rightbatch.advice import advice, case_of
 from rightbatch.answer import Caution, PresentChoice, Recommendation, SizeRow, TargetRow
 from rightbatch.cells import SizeEvidence
 from rightbatch.errors import InputError, InsufficientEvidence
@@ -96,7 +97,9 @@ def recommend(
         cautions = (*_cautions_of_forecast(evidence, forecast, best), *cautions)
     if not in_budget:
         cautions = (Caution.OUT_OF_BUDGET.value, *cautions)
-    return replace(partial, reasons=_reasons(partial, forecast, evidence.critical_prior), cautions=cautions)
+    rested, failing = advice(case_of(evidence, forecast))
+    reasons = (*_reasons(partial, forecast, evidence.critical_prior), *rested)
+    return replace(partial, reasons=reasons, cautions=(*cautions, *failing))
 
 
 def laws_of(evidence: Evidence) -> tuple[TradeoffFit | None, RateLawFit | None]:

@@ -165,6 +165,7 @@ def test_the_truth_is_what_a_study_without_noise_shows(seed: int) -> None:
     truth, _ = world(seed)
     exact = without_noise(seed)
     for one in exact.tuned:
-        assert one.steps.log == pytest.approx(math.log(truth.steps(one.batch_size)), abs=0.02)
+        # The lattice rate nearest to the best one is at most a factor 1.33 off it, which costs 2 %.
+        assert one.steps.log == pytest.approx(math.log(truth.steps(one.batch_size)), abs=0.03)
         if one.rate is not None and not math.isnan(one.rate.log):
             assert one.rate.log == pytest.approx(math.log(truth.best_rate(one.batch_size)), abs=0.1)

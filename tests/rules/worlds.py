@@ -30,9 +30,10 @@ def drawn(truth: Truth, **more: Any) -> Simulated:
 
 
 def case(truth: Truth, **more: Any) -> Case:
-    known = {name: more.pop(name) for name in ("fits", "known", "sharpness") if name in more}
+    known = {name: more.pop(name) for name in ("known", "sharpness") if name in more}
     noise_scale, exact = more.pop("noise_scale", None), more.pop("exact", False)
-    evidence = drawn(truth, **more).evidence
+    fits = more.pop("fits", None)
+    evidence = replace(drawn(truth, **more).evidence, fits=fits)
     if noise_scale is not None:
         samples = gradient_samples(noise_scale, more.get("random_seed", 0), jitter=0.0 if exact else 0.005)
         evidence = replace(evidence, gradient_samples=(samples,))

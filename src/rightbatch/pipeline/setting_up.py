@@ -149,7 +149,14 @@ def gather(
         settings=Settings(ask.settings if ask else None),
         planned_examples=facts.planned_examples if runner else 0,
         gradient_samples=tuple(samples for _, samples in study.gradient_samples()),
+        fits=largest_that_fits(study),
     )
+
+
+def largest_that_fits(study: Study) -> int | None:
+    """The largest batch that was seen to fit into memory in one pass, on any machine; None where none was tried."""
+    probes = [probe for one in study.environments().values() for probe in study.memory_probes(one)]
+    return max((p.batch_size for p in probes if p.fits and p.accumulation_steps == 1), default=None)
 
 
 def evidence_so_far(study: Study, runner: Runner, ask: Ask) -> Evidence | None:

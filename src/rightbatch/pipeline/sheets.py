@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rightbatch.advice import case_of
 from rightbatch.answer import Recommendation
 from rightbatch.errors import InsufficientEvidence
 from rightbatch.evidence import Evidence
@@ -13,6 +14,7 @@ from rightbatch.pipeline.searching import forecast_of
 from rightbatch.pipeline.show import show
 from rightbatch.recommend import recommend
 from rightbatch.report.sheet import Sheet
+from rightbatch.rules import RULES, verdicts_of
 from rightbatch.store import Study
 
 
@@ -29,7 +31,8 @@ def sheet_of(study: str | Path, *, easier: bool = True, **asked: Any) -> Sheet:
         answer,
         evidence,
         str(study),
-        fits=max((probe.batch_size for probe in probes if probe.fits), default=None),
+        fits=evidence.fits,
+        verdicts=verdicts_of(case_of(evidence, forecast_of(evidence), study=str(study)), RULES.values()),
         does_not_fit=min((probe.batch_size for probe in probes if not probe.fits), default=None),
         environments=environments,
     )

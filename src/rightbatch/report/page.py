@@ -13,11 +13,12 @@ import jinja2
 import vl_convert
 
 from rightbatch.errors import InputError
-from rightbatch.report import runs, spoken, svg, terminal, units
+from rightbatch.report import rules, runs, spoken, svg, terminal, units
 from rightbatch.report.figures import FIGURES
 from rightbatch.report.figures.figure import Figure, Variant, position_of, variants
 from rightbatch.report.figures.sweet_spot import zone_of
 from rightbatch.report.sheet import Sheet
+from rightbatch.rules import Untold, Verdict
 
 FIGURE_ROWS = 60
 """Longer tables are left to `rightbatch export`; the page stays small however large the study."""
@@ -127,10 +128,25 @@ def page(sheet: Sheet) -> str:
         machines=runs.machines(sheet),
         names=names,
         memory=sheet,
+        verdicts=_verdicts(sheet),
         units=units,
         zone=lambda size: zone_of(answer, size),
         cost=lambda value: units.interval(value, lambda v: units.cost(v, answer.objective)),
     )
+
+
+def _verdicts(sheet: Sheet) -> dict[str, Any] | None:
+    """The rule book as the page shows it: what was told, the readings by protocol, what is open."""
+    if sheet.verdicts is None:
+        return None
+    judged, read = sheet.verdicts.judgements, sheet.verdicts.readings
+    return {
+        "told": [one for one in judged if one.verdict in (Verdict.FAILS, Verdict.HOLDS)],
+        "open": [one for one in judged if one.verdict is Verdict.CANNOT_TELL],
+        "readings": () if isinstance(read, Untold) else read,
+        "effect": rules.effect_value,
+        "words": rules.IS_WORSE,
+    }
 
 
 def _section(section: Section, figures: Mapping[str, Figure], sheet: Sheet, names: Mapping[str, str]) -> dict[str, Any]:

@@ -12,10 +12,24 @@ from rich.text import Text
 
 from rightbatch.fit.quantiles import t_quantile
 from rightbatch.records import Interval, to_json
-from rightbatch.rules import Effect, Judgement, Prediction, Rule, Unit, Untold, Verdict
+from rightbatch.rules import (
+    FAMILIES,
+    Effect,
+    Judgement,
+    Prediction,
+    Rule,
+    Source,
+    Unit,
+    Untold,
+    Verdict,
+    Verdicts,
+)
 from rightbatch.rules.readings import Reading
 
 STYLES = {Verdict.FAILS: "red", Verdict.HOLDS: "green", Verdict.CANNOT_TELL: "yellow", Verdict.DOES_NOT_APPLY: "dim"}
+
+IS_WORSE = {Verdict.HOLDS: "yes", Verdict.FAILS: "no", Verdict.CANNOT_TELL: "cannot tell"}
+"""The verdict of "the largest size is worse"."""
 
 
 # ------------------------------------------------------------------------------------------------------- words
@@ -180,15 +194,13 @@ def reading_table(found: Sequence[Reading] | Untold) -> RenderableType:
     table.title = (
         f"Is batch size {first.batch_size} worse? The same curves, by what sizes are given and how they are tuned"
     )
-    for column in ("given", "rate", "falls short by", "worse", "as assumed by"):
+    for column in ("given, tuned", "falls short by", "worse", "as assumed by"):
         table.add_column(column)
-    words = {Verdict.HOLDS: "yes", Verdict.FAILS: "no", Verdict.CANNOT_TELL: "cannot tell"}
     for one in found:
         table.add_row(
-            one.protocol.budget.value,
-            one.protocol.tuning.value.removeprefix("rate "),
+            one.given,
             effect_value(one.effect),
-            Text(words[one.verdict], style=STYLES[one.verdict]),
+            Text(IS_WORSE[one.verdict], style=STYLES[one.verdict]),
             one.assumed_by,
         )
     return table
@@ -199,3 +211,58 @@ def _facts() -> Table:
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
     return table
+
+
+# ---------------------------------------------------------------------------------------------------- Markdown
+
+
+def index_page(rules: Sequence[Rule], example: Verdicts) -> str:
+    """The book as one page: every rule with a link to its own, its sources, its verdict on the recorded study."""
+    facts = example.case.evidence.facts
+    lines = [
+        "# The rule book",
+        "",
+        "Published rules for batch size and learning rate. `rightbatch judge STUDY` holds them against your own runs;",
+        "the last column is what the recorded study that comes with the package shows",
+        f"({facts.name}: {facts.train_examples:,} examples, {facts.optimizer}).",
+    ]
+    for family in FAMILIES:
+        lines += ["", f"## {family.capitalize()}", "", "| rule | says | source | there |", "|---|---|---|---|"]
+        for rule in rules:
+            if rule.family == family:
+                cited = ", ".join(f"{source.short} {source.year}" for source in rule.sources)
+                verdict = example.of(rule.name).verdict.value
+                lines.append(f"| [{rule.name}]({rule.name}.md) | {rule.statement} | {cited} | {verdict} |")
+    return "\n".join([*lines, ""])
+
+
+def rule_page(rule: Rule, example: Verdicts) -> str:
+    """One rule as a page: what it says, who said it and where, what counts as right, a worked example."""
+    facts, one = example.case.evidence.facts, example.of(rule.name)
+    lines = [f"# {rule.name}", "", f"**{rule.statement}**", ""]
+    lines += [f"- Source: {source.cited}: *{source.title}*{_link(source)}" for source in rule.sources]
+    lines += [
+        f"- Claimed for: {rule.scope}.",
+        f"- Counts as right if: {rule.tolerance}.",
+        f"- Family: {rule.family}.",
+        f"- On your own runs: `rightbatch judge STUDY --rule {rule.name}`",
+        "",
+        "## Worked example",
+        "",
+        f"{facts.name} ({facts.train_examples:,} examples, {facts.optimizer}), as recorded.",
+        "",
+    ]
+    predicted = rule.predict(example.case) if rule.applies(facts) else ()
+    if predicted:
+        lines += ["It predicts:", "", *(f"- {prediction(p)}" for p in predicted), ""]
+    lines += [f"Verdict: **{one.verdict.value}**. {one.says[:1].upper()}{one.says[1:]}.", ""]
+    if one.effects:
+        lines += ["| measured | 95 % interval | the rule |", "|---|---:|---:|"]
+        lines += [f"| {e.name} | {effect_value(e)} | {effect_range(e)} |" for e in one.effects]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _link(source: Source) -> str:
+    number = source.where.rpartition("arXiv ")[2] if "arXiv " in source.where else ""
+    return f", [arxiv.org/abs/{number}](https://arxiv.org/abs/{number})" if number else ""

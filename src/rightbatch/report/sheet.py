@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rightbatch.answer import Recommendation
 from rightbatch.evidence import Evidence
 from rightbatch.records import Environment
+from rightbatch.rules import Verdicts
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Sheet:
     fits, does_not_fit: The largest batch that was seen to fit in one pass, and the smallest that did not; None where
         memory was not looked at, or all fitted.
     environments: Where there were measurements.
+    verdicts: The rule book judged by the study.
     """
 
     answer: Recommendation
@@ -29,3 +31,4 @@ class Sheet:
     fits: int | None = None
     does_not_fit: int | None = None
     environments: tuple[Environment, ...] = ()
+    verdicts: Verdicts | None = None

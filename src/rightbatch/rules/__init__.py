@@ -7,15 +7,25 @@ rules. Formulas are plain functions: `rightbatch.rules.learning_rate.square_root
 
 from __future__ import annotations
 
-from rightbatch.rules import critical, learning_rate, optimizers, quality, schedules, shape, size, size_laws
+from rightbatch.rules import (
+    critical,
+    learning_rate,
+    optimizers,
+    quality,
+    schedules,
+    shape,
+    size,
+    size_laws,
+    temperature,
+)
 from rightbatch.rules.case import Case
 from rightbatch.rules.effects import Effect, Finding, Unit, Untold, Verdict
 from rightbatch.rules.rule import FAMILIES, Prediction, Rule, Source
-from rightbatch.rules.verdicts import Judgement, judge_all
+from rightbatch.rules.verdicts import Judgement, Verdicts, judge_all, verdicts_of
 
 RULES: dict[str, Rule] = {
     rule.name: rule
-    for room in (size, size_laws, critical, learning_rate, shape, quality, schedules, optimizers)
+    for room in (size, size_laws, critical, learning_rate, temperature, shape, quality, schedules, optimizers)
     for rule in room.RULES
 }
 """Every rule by name, families together."""
@@ -33,10 +43,12 @@ __all__ = [
     "Unit",
     "Untold",
     "Verdict",
+    "Verdicts",
     "judge_all",
     "learning_rate",
     "quality",
     "shape",
     "size",
     "size_laws",
+    "verdicts_of",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -62,7 +63,6 @@ class Case:
 
     study: Its file, for the commands that are named.
     expected: What sizes cost by the forecast of a search, where that trained few of them to the target.
-    fits: The largest batch that was seen to fit into memory in one pass.
     sharpness: Of the weights that a run ended with, by batch size, rate and seed.
     known: What a study does not hold and a person may say: `compute` in FLOPs, `tokens_per_example`.
     """
@@ -70,7 +70,6 @@ class Case:
     evidence: Evidence
     study: str = "STUDY"
     expected: Mapping[int, Interval] = field(default_factory=dict)
-    fits: int | None = None
     sharpness: Mapping[tuple[int, float, int], float] = field(default_factory=dict)
     known: Mapping[str, float] = field(default_factory=dict)
 
@@ -118,6 +117,8 @@ class Case:
     @cached_property
     def untuned(self) -> Untold | None:
         """Why tuned sizes say nothing yet; None where there are at least two."""
+        if self.evidence.question.objective is Objective.METRIC:
+            return Untold("asked for the metric at equal cost; this rule speaks of the cost to a target")
         if self.evidence.seed_noise.deviation is None and self.evidence.sizes:
             return Untold("one seed everywhere: differences may be luck", self.sweep(seeds=3))
         if len(self.tuned) < 2:
@@ -250,10 +251,29 @@ class Case:
     def sweep(self, sizes: str = "", *, seeds: int | None = None, more: str = "") -> str:
         """The command that trains what is missing."""
         tried = _listed([size.batch_size for size in self.evidence.sizes])
-        parts = ["rightbatch sweep", self.evidence.facts.name, f"--batch-sizes {sizes or tried or '8..1024'}"]
+        parts = ["rightbatch sweep", self.workload, f"--batch-sizes {sizes or tried or '8..1024'}"]
         if seeds:
             parts.append(f"--seeds {seeds}")
-        return " ".join([*parts, *([more] if more else []), f"--study {self.study}"])
+        return " ".join([*parts, *([more] if more else []), f"--study {shlex.quote(self.study)}"])
+
+    def longer(self) -> str:
+        """The option that makes runs twice as long."""
+        longest = max((run.points[-1].examples for run in self.evidence.runs if run.points), default=0)
+        examples = self.evidence.facts.train_examples
+        return f"--epochs {2 * longest / examples:.3g}" if examples else f"--planned-examples {2 * longest}"
+
+    def command(self, verb: str) -> str:
+        """The command that measures something else of the workload, into the study."""
+        return f"rightbatch {verb} {self.workload} --study {shlex.quote(self.study)}"
+
+    def judging(self, options: str) -> str:
+        """The command that judges the study again, with options."""
+        return f"rightbatch judge {shlex.quote(self.study)} {options}"
+
+    @property
+    def workload(self) -> str:
+        """The workload, as a command names it."""
+        return shlex.quote(self.evidence.facts.name)
 
 
 def _listed(sizes: Sequence[int]) -> str:

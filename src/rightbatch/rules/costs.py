@@ -45,6 +45,6 @@ def _missed(case: Case, batch_size: float) -> Finding | Untold:
         high=AS_CHEAP,
         batch_size=best,
     )
-    missed = Untold(f"{near} did not reach the target", case.sweep(str(near), more="--epochs ..."))
+    missed = Untold(f"{near} did not reach the target", case.sweep(str(near), more=case.longer()))
     text = f"no rate brought {near} to the target: at least {math.exp(value):.2f}x the best"
     return Finding((effect,), text) if not effect.within else missed

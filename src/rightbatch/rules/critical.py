@@ -62,7 +62,7 @@ def _judge_data(case: Case) -> Finding | Untold:
     """The exponent of the critical size in the number of training examples, between the smallest and the largest."""
     found = _by_setting(case, "train_examples")
     if len(found) < 2:
-        return Untold("the number of training examples was not varied", case.sweep(more="--set train_examples=..."))
+        return _not_varied(case, "train_examples", "the number of training examples")
     (low, (first, freedom)), *_, (high, (last, other)) = sorted(found.items())
     span = math.log(high / low)
     effect = Effect(
@@ -81,7 +81,8 @@ def _judge_model(case: Case) -> Finding | Untold:
     name = next((n for n in MODEL_SETTINGS if len(case.settings_of(n)) > 1), None)
     found = _by_setting(case, name) if name else {}
     if len(found) < 2:
-        return Untold("the size of the model was not varied", case.sweep(more="--set width=..."))
+        own = next((n for n in MODEL_SETTINGS if n in case.evidence.facts.settings), "width")
+        return _not_varied(case, own, "the size of the model")
     effects = tuple(
         Effect(
             f"critical size at {name} {b:g} over that at {a:g}",
@@ -97,9 +98,16 @@ def _judge_model(case: Case) -> Finding | Untold:
     return Finding(effects, f"{most.name}: {math.exp(most.value):.2f}x")
 
 
+def _not_varied(case: Case, name: str, what: str) -> Untold:
+    own = case.evidence.facts.settings.get(name)
+    if not isinstance(own, int | float):
+        return Untold(f"{what} is not a setting of this workload (`{name}`)")
+    return Untold(f"{what} was not varied", case.sweep(more=f"--set {name}={own / 4:g}"))
+
+
 def _by_setting(case: Case, name: str) -> dict[float, tuple[Known, int]]:
     """The critical size by the value of a setting, where it is bounded; by examples, which are the same for all."""
-    question = replace(case.evidence.question, objective=Objective.STEPS)
+    question = replace(case.evidence.question, objective=Objective.STEPS, at_seconds=None, at_examples=None)
     case = replace(case, evidence=replace(case.evidence, question=question))
     values = [value for value in case.settings_of(name) if isinstance(value, int | float)]
     found = {float(value): _critical(case.with_setting(name, value)) for value in values}

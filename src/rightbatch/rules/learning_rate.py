@@ -8,29 +8,21 @@ from dataclasses import replace
 
 from rightbatch.another_batch import RULES as MOVES
 from rightbatch.another_batch import Plan
-from rightbatch.records import Interval, WorkloadFacts
+from rightbatch.records import WorkloadFacts
 from rightbatch.rules.case import Case, Known, Tuned
-from rightbatch.rules.effects import Effect, Finding, Unit, Untold
-from rightbatch.rules.protocols import Budget, cell_qualities
-from rightbatch.rules.rule import Prediction, Rule, no_prediction
+from rightbatch.rules.effects import Effect, Finding, Untold
+from rightbatch.rules.rule import Prediction, Rule
 from rightbatch.rules.sources import (
     GOYAL,
     HOFFER,
     KRIZHEVSKY,
     MALLADI,
-    MANDT,
-    MAREK,
     MCCANDLISH,
-    SMITH_LE,
     SURGE,
 )
-from rightbatch.rules.surface import LEAST_QUALITY, drift
 
 TOLERANCE = math.log(1.5)
 """A predicted rate is right within a factor 1.5 of the best one."""
-
-SAME_QUALITY = 0.01
-"""Qualities are the same within this share of the gain."""
 
 ADAPTIVE = ("adam", "rmsprop", "nadam", "radam", "adagrad", "lamb", "lion", "sign")
 
@@ -174,77 +166,20 @@ def _reach(base: int, effects: list[Effect]) -> str:
         low -= 1
     while high + 1 < len(sizes) and right[sizes[high + 1]]:
         high += 1
-    text = f"from {base}, right from {sizes[low]} to {sizes[high]}"
+    text = f"from batch size {base}: right from {sizes[low]} to {sizes[high]}"
+    if low == high:
+        text = f"from batch size {base}: right at no size beside it"
     wrong = [effect for effect in effects if not effect.within]
     if not wrong:
         return text
     worst = max(wrong, key=lambda effect: abs(effect.value))
     way = "too large" if worst.value > 0 else "too small"
-    return f"{text}; at {worst.batch_size} {math.exp(abs(worst.value)):.2g}x {way}"
+    return f"{text}; {math.exp(abs(worst.value)):.2g}x {way} at {worst.batch_size}"
 
 
 def adaptive(facts: WorkloadFacts) -> bool:
     """Whether the optimizer divides by the size of the gradient, as Adam does."""
     return facts.optimizer.lower().startswith(ADAPTIVE)
-
-
-# ------------------------------------------------------------------------------------------ beta2, temperature
-
-
-def _predict_beta2(case: Case) -> tuple[Prediction, ...]:
-    beta2, present = case.evidence.facts.settings.get("beta2"), case.evidence.facts.present
-    if not isinstance(beta2, float) or present is None:
-        return ()
-    sizes = [size.batch_size for size in case.evidence.sizes if size.batch_size != present[0]]
-    return tuple(Prediction(f"beta2 at batch size {n}", Interval(half_life(beta2, n / present[0]))) for n in sizes)
-
-
-def _judge_beta2(case: Case) -> Finding | Untold:
-    """At every other size: what the beta2 nearest to the rule's costs, over each other one that was tried."""
-    facts = case.evidence.facts
-    own, tried = facts.settings.get("beta2"), case.settings_of("beta2")
-    if not isinstance(own, float) or facts.present is None or len(tried) < 2:
-        name = "beta2=0.99" if isinstance(own, float) else "beta2=..."
-        return Untold("beta2 was not varied", case.sweep(more=f"--set {name}"))
-    by_value = {float(value): case.with_setting("beta2", value) for value in tried}
-    effects: list[Effect] = []
-    for size in sorted({one.batch_size for one in case.tuned} - {facts.present[0]}):
-        wanted = half_life(own, size / facts.present[0])
-        costs = {value: one for value, c in by_value.items() for one in c.tuned if one.batch_size == size}
-        if len(costs) < 2:
-            continue
-        near = min(costs, key=lambda value: abs(math.log(math.log(value) / math.log(wanted))))
-        if abs(math.log(math.log(near) / math.log(wanted))) > math.log(2):  # no beta2 near the rule's was tried
-            continue
-        effects += [
-            Effect(
-                f"cost at batch size {size} with beta2 {near:g} over that with {value:g}",
-                costs[near].cost.log - other.cost.log,
-                math.hypot(costs[near].cost.error, other.cost.error),
-                case.freedom,
-                high=math.log(1.25),
-                batch_size=size,
-            )
-            for value, other in costs.items()
-            if value != near
-        ]
-    if not effects:
-        return Untold("no size was trained with a beta2 near the rule's and with another", case.sweep())
-    worst = max(effects, key=lambda effect: effect.value)
-    return Finding(tuple(effects), f"{worst.name}: {math.exp(worst.value):.2f}x")
-
-
-def _judge_temperature(case: Case) -> Finding | Untold:
-    cells = cell_qualities(case.evidence, Budget.EPOCHS)
-    found = drift(cells or {})
-    if found is None:
-        return Untold(
-            f"fewer than eight pairs of size and rate with at least {100 * LEAST_QUALITY:.0f} % of the gain",
-            case.sweep(seeds=3, more="--rates 0.01,0.03162,0.1,0.3162"),
-        )
-    name = f"change of quality from batch size {found.smallest} to {found.largest} at the same rate / size"
-    effect = Effect(name, found.value, found.error, found.freedom, -SAME_QUALITY, SAME_QUALITY, Unit.SHARE)
-    return Finding((effect,), f"at the same rate / size, quality changes by {100 * found.value:+.1f} % of the gain")
 
 
 RULES = (
@@ -305,27 +240,5 @@ RULES = (
         predict=_predict(_surge),
         judge=_judge(_surge),
         applies=adaptive,
-    ),
-    Rule(
-        name="beta2-half-life",
-        family="learning rate",
-        statement="Raise Adam's beta2 to the power k when the batch size is multiplied by k: it forgets by examples.",
-        sources=(MAREK,),
-        scope="Adam on language models, batches down to one sequence",
-        tolerance="at every size tried, the beta2 of the rule costs at most 1.25 times what any other one does",
-        predict=_predict_beta2,
-        judge=_judge_beta2,
-        applies=adaptive,
-    ),
-    Rule(
-        name="temperature",
-        family="learning rate",
-        statement="Rate and batch size matter for quality only as their ratio, the temperature of the noise.",
-        sources=(MANDT, SMITH_LE),
-        scope="SGD near a minimum, batches much smaller than the data",
-        tolerance="at the same ratio, quality from the smallest to the largest size changes by at most 1 % of the gain",
-        predict=no_prediction,
-        judge=_judge_temperature,
-        applies=lambda facts: not adaptive(facts),
     ),
 )

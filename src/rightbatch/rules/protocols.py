@@ -75,6 +75,12 @@ class Qualities:
     deviation: float
     freedom: int
 
+    @property
+    def given(self) -> str:
+        """The protocol in words, with the rate where it is one for all."""
+        one = f" ({self.sizes[0].learning_rate:g})" if self.protocol.tuning is Tuning.ONE_RATE else ""
+        return f"{self.protocol}{one}"
+
     def mean(self, sizes: Sequence[SizeQuality]) -> tuple[float, float]:
         """Mean over several sizes, and its standard error."""
         return (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy import stats
+import scipy  # its parts are loaded when they are first used
 
 from rightbatch import curves
 from rightbatch.records import Interval, Point
@@ -40,6 +40,11 @@ def _known(case: Case, protocol: Protocol) -> Qualities | Untold:
     return replace(found, command=case.sweep(seeds=3)) if isinstance(found, Untold) else found
 
 
+def more_or_less(share: float) -> str:
+    """A difference of quality in words."""
+    return f"{100 * abs(share):.1f} % {'more' if share >= 0 else 'less'}"
+
+
 def small_and_large(sizes: Sequence[SizeQuality]) -> tuple[tuple[SizeQuality, ...], SizeQuality] | None:
     """Sizes from 32 to 512 and the largest one, where that is at least four times as large as each of them."""
     large = max(sizes, key=lambda one: one.batch_size)
@@ -56,7 +61,7 @@ def loss_of_large(found: Qualities) -> Effect | None:
     mean, error = found.mean(small)
     names = f"{small[0].batch_size} to {small[-1].batch_size}" if len(small) > 1 else f"{small[0].batch_size}"
     return Effect(
-        f"quality at {names} over that at {large.batch_size}, {found.protocol}",
+        f"quality at {names} over that at {large.batch_size}, {found.given}",
         mean - large.value,
         math.hypot(error, large.error),
         found.freedom,
@@ -77,7 +82,7 @@ def _judge_large(protocol: Protocol, *, worse: bool) -> Callable[[Case], Finding
             return Untold("no sizes from 32 to 512 beside one four times as large", case.sweep("64,2048", seeds=3))
         effect = replace(effect, low=SAME_QUALITY) if worse else replace(effect, high=SAME_QUALITY)
         way = "falls short" if effect.value > 0 else "is ahead"
-        text = f"{effect.batch_size} {way} by {100 * abs(effect.value):.1f} % of the gain ({protocol})"
+        text = f"{effect.batch_size} {way} by {100 * abs(effect.value):.1f} % of the gain ({found.given})"
         return Finding((effect,), text)
 
     return judge
@@ -91,7 +96,7 @@ def _judge_no_effect(case: Case) -> Finding | Untold:
     improving = still_improving(case.evidence, found, SAME_QUALITY)
     if improving:
         return Untold(
-            f"batch size {improving[0]} was still getting better when its runs ended", case.sweep(more="--epochs ...")
+            f"batch size {improving[0]} was still getting better when its runs ended", case.sweep(more=case.longer())
         )
     mean, _ = found.mean(found.sizes)
     share = 1 / len(found.sizes)
@@ -122,7 +127,7 @@ def _judge_sharpness(case: Case) -> Finding | Untold:
     ]
     if len(pairs) < 6:
         return Untold("the sharpness of fewer than six trained models is known")
-    sharp, good = (stats.rankdata(values) for values in zip(*pairs, strict=True))
+    sharp, good = (scipy.stats.rankdata(values) for values in zip(*pairs, strict=True))
     correlation = float(np.clip(np.corrcoef(sharp, good)[0, 1], -0.999, 0.999))
     error = math.sqrt((1 + correlation**2 / 2) / (len(pairs) - 3))
     effect = Effect(
@@ -164,7 +169,7 @@ def _judge_small_is_best(case: Case) -> Finding | Untold:
         for one in large
     )
     most = max(effects, key=lambda effect: effect.value)
-    text = f"{most.batch_size} gets {100 * most.value:+.1f} % of the gain over {best.batch_size}"
+    text = f"{most.batch_size} gets {more_or_less(most.value)} of the gain than {best.batch_size}"
     return Finding(effects, text)
 
 
@@ -187,7 +192,7 @@ def _judge_too_low(case: Case) -> Finding | Untold:
         for one in others
     )
     most = max(effects, key=lambda effect: effect.value)
-    text = f"{most.batch_size} gets {100 * most.value:+.1f} % of the gain over {low.batch_size}, both at one rate"
+    text = f"{most.batch_size} gets {more_or_less(most.value)} of the gain than {low.batch_size} ({found.given})"
     beyond = None
     if low.batch_size > 8:
         beyond = Untold("sizes below 9 were not tried", case.sweep("2,4,8", seeds=3))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from rightbatch.evidence import Evidence
 from rightbatch.rules.effects import LEVEL, Effect, Finding, Untold, Verdict, holm
-from rightbatch.rules.protocols import Budget, Protocol, Tuning, qualities
+from rightbatch.rules.protocols import Budget, Protocol, Qualities, Tuning, qualities
 from rightbatch.rules.quality import SAME_QUALITY, loss_of_large
 
 ASSUMED: dict[Protocol, str] = {
@@ -24,7 +24,8 @@ ASSUMED: dict[Protocol, str] = {
 class Reading:
     """One protocol: by how much the largest size is worse than sizes from 32 to 512, and whether that is so.
 
-    `verdict` is of "the largest size is worse by at least 1 % of the gain". `rates` are those of the sizes compared.
+    `verdict` is of "the largest size is worse by at least 1 % of the gain". `rates` are those of all sizes, `given` is
+    the protocol in words.
     """
 
     protocol: Protocol
@@ -32,11 +33,12 @@ class Reading:
     effect: Effect
     rates: tuple[tuple[int, float], ...]
     verdict: Verdict
+    given: str
 
 
 def readings(evidence: Evidence, level: float = LEVEL) -> tuple[Reading, ...] | Untold:
     """The claim under every protocol that the curves allow (Holm over these), or why it cannot be read at all."""
-    found: list[tuple[Protocol, Effect, tuple[tuple[int, float], ...]]] = []
+    found: list[tuple[Qualities, Effect]] = []
     why = Untold("no sizes from 32 to 512 beside one four times as large")
     for protocol in ASSUMED:
         known = qualities(evidence, protocol)
@@ -45,12 +47,18 @@ def readings(evidence: Evidence, level: float = LEVEL) -> tuple[Reading, ...] | 
             continue
         effect = loss_of_large(known)
         if effect is not None:
-            rates = tuple((one.batch_size, one.learning_rate) for one in known.sizes)
-            found.append((protocol, replace(effect, low=SAME_QUALITY), rates))
+            found.append((known, replace(effect, low=SAME_QUALITY)))
     if not found:
         return why
-    verdicts = holm([Finding((effect,)) for _, effect, _ in found], level)
+    verdicts = holm([Finding((effect,)) for _, effect in found], level)
     return tuple(
-        Reading(protocol, ASSUMED[protocol], effect, rates, verdict)
-        for (protocol, effect, rates), verdict in zip(found, verdicts, strict=True)
+        Reading(
+            known.protocol,
+            ASSUMED[known.protocol],
+            effect,
+            tuple((one.batch_size, one.learning_rate) for one in known.sizes),
+            verdict,
+            known.given,
+        )
+        for (known, effect), verdict in zip(found, verdicts, strict=True)
     )

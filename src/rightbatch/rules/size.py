@@ -36,25 +36,24 @@ def _judge_fixed(batch_size: int) -> Callable[[Case], Finding | Untold]:
 
 
 def _predict_largest(case: Case) -> tuple[Prediction, ...]:
-    if case.fits is None:
+    if case.evidence.fits is None:
         return ()
-    return (Prediction("batch size", Interval(case.fits, note="the largest that was seen to fit")),)
+    return (Prediction("batch size", Interval(case.evidence.fits, note="the largest that was seen to fit")),)
 
 
 def _judge_largest(case: Case) -> Finding | Untold:
-    if case.fits is None:
-        name = case.evidence.facts.name
-        return Untold("what fits into memory was not measured", f"rightbatch memory {name} --study {case.study}")
+    if case.evidence.fits is None:
+        return Untold("what fits into memory was not measured", case.command("memory"))
     if case.unpriced:
         return case.unpriced
     largest = max(case.costs)
-    if largest * NEAR >= case.fits:
-        return judge_size(case, case.fits)
+    if largest * NEAR >= case.evidence.fits:
+        return judge_size(case, case.evidence.fits)
     # Beyond the sizes tried costs are not known. They need not be, where the largest one is too dear and cost grows.
     found = judge_size(case, largest)
     if isinstance(found, Finding) and _rising(case):
-        return replace(found, says=f"{found.says}, and {case.fits} fits: dearer still, if the trend goes on")
-    return Untold(f"{case.fits} fits and was not tried", case.sweep(str(case.fits)))
+        return replace(found, says=f"{found.says}, and {case.evidence.fits} fits: dearer still, if the trend goes on")
+    return Untold(f"{case.evidence.fits} fits and was not tried", case.sweep(str(case.evidence.fits)))
 
 
 def _rising(case: Case) -> bool:
@@ -74,7 +73,7 @@ def _judge_full(case: Case) -> Finding | Untold:
 def _judge_powers(case: Case) -> Finding | Untold:
     found = powers_of_two(case.evidence.step_times)
     if not found:
-        return Untold("no power of two was timed beside its neighbours", _profile(case))
+        return Untold("no power of two was timed beside its neighbours", case.command("profile"))
     effects = []
     for one in found:
         known = from_interval(one.ratio, REPEATS)
@@ -82,11 +81,7 @@ def _judge_powers(case: Case) -> Finding | Untold:
         name = f"time of {one.batch_size} examples over that of one more or less"
         effects.append(Effect(name, known.log, known.error, REPEATS, high=-POWER_GAIN, batch_size=one.batch_size))
     text = ", ".join(f"{e.batch_size}: {100 * (math.exp(e.value) - 1):+.1f} %" for e in effects)
-    return Finding(tuple(effects), f"step time against the sizes beside it: {text}", command=_profile(case))
-
-
-def _profile(case: Case) -> str:
-    return f"rightbatch profile {case.evidence.facts.name} --study {case.study}"
+    return Finding(tuple(effects), f"step time against the sizes beside it: {text}", command=case.command("profile"))
 
 
 def _judge_eight(case: Case) -> Finding | Untold:
@@ -97,7 +92,7 @@ def _judge_eight(case: Case) -> Finding | Untold:
     }
     small = [size for size in times if size <= 8]
     if not small or len(times) < 2:
-        return Untold("no size of at most 8 was timed beside larger ones", _profile(case))
+        return Untold("no size of at most 8 was timed beside larger ones", case.command("profile"))
     eight = max(small)
     effects = tuple(
         Effect(
@@ -113,7 +108,7 @@ def _judge_eight(case: Case) -> Finding | Untold:
     )
     most = max(effects, key=lambda effect: effect.value)
     text = f"a pass at {eight} takes {math.exp(most.value):.1f}x that at {most.batch_size}"
-    return Finding(effects, text, one_is_enough=True, command=_profile(case))
+    return Finding(effects, text, one_is_enough=True, command=case.command("profile"))
 
 
 RULES = (

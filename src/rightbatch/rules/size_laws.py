@@ -46,8 +46,7 @@ def _predict_noise(case: Case) -> tuple[Prediction, ...]:
 
 
 def _no_noise(case: Case) -> Untold:
-    name = case.evidence.facts.name
-    return Untold("the gradient noise was not measured", f"rightbatch noise {name} --study {case.study}")
+    return Untold("the gradient noise was not measured", case.command("noise"))
 
 
 def _judge_noise(case: Case) -> Finding | Untold:
@@ -100,7 +99,7 @@ def _predict_deepseek(case: Case) -> tuple[Prediction, ...]:
 def _judge_deepseek(case: Case) -> Finding | Untold:
     predicted = _predict_deepseek(case)
     if not predicted:
-        command = f"rightbatch judge {case.study} --known compute=FLOPS --known tokens_per_example=TOKENS"
+        command = case.judging("--known compute=FLOPS --known tokens_per_example=TOKENS")
         return Untold("compute and tokens are not known (language models only)", command)
     return judge_size(case, predicted[0].value.estimate)
 

@@ -113,7 +113,7 @@ GOYAL = Source(
     "Accurate, large minibatch SGD: training ImageNet in 1 hour",
     "arXiv 1706.02677",
     "section 2.1",
-    reported="Shallue et al. 2018",
+    reported="Shallue et al. 2019",
 )
 HOFFER = Source(
     "Hoffer, Elad and Hubara, Itay and Soudry, Daniel",
@@ -177,7 +177,7 @@ DINH = Source(
     "Sharp minima can generalize for deep nets",
     "arXiv 1703.04933",
     "against it",
-    reported="Shallue et al. 2018",
+    reported="Shallue et al. 2019",
 )
 SMITH_GROW = Source(
     "Smith, Samuel L. and Kindermans, Pieter-Jan and Ying, Chris and Le, Quoc V.",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rightbatch.rules.case import Case
 from rightbatch.rules.effects import LEVEL, Effect, Finding, Untold, Verdict, holm
+from rightbatch.rules.readings import Reading, readings
 from rightbatch.rules.rule import Rule
 
 
@@ -24,6 +25,27 @@ class Judgement:
     command: str = ""
 
 
+@dataclass(frozen=True)
+class Verdicts:
+    """Rules judged by one study, the most useful first; and what becomes of "larger is worse" by protocol."""
+
+    case: Case
+    judgements: tuple[Judgement, ...]
+    readings: tuple[Reading, ...] | Untold
+
+    def of(self, name: str) -> Judgement:
+        """That of one rule. Raises `KeyError` for one that was not judged."""
+        found = {one.rule.name: one for one in self.judgements}
+        return found[name]
+
+
+def verdicts_of(case: Case, rules: Iterable[Rule]) -> Verdicts:
+    """What fails first, of that what people follow unmeasured; then what holds; last what does not apply."""
+    order = [Verdict.FAILS, Verdict.HOLDS, Verdict.CANNOT_TELL, Verdict.DOES_NOT_APPLY]
+    found = sorted(judge_all(case, rules), key=lambda one: (order.index(one.verdict), not one.rule.popular))
+    return Verdicts(case, tuple(found), readings(case.evidence))
+
+
 def judge_all(case: Case, rules: Iterable[Rule], level: float = LEVEL) -> tuple[Judgement, ...]:
     """Judge each rule by a study; verdicts are corrected for the number of rules that could be judged (Holm 1979)."""
     found = [(rule, rule.judge(case) if rule.applies(case.evidence.facts) else None) for rule in rules]
@@ -38,7 +60,7 @@ def _judgement(case: Case, rule: Rule, found: Finding | Untold | None, verdicts:
         return Judgement(rule, Verdict.CANNOT_TELL, found.why, command=found.command)
     verdict = next(verdicts)
     if verdict is not Verdict.CANNOT_TELL:
-        return Judgement(rule, verdict, found.says, found.effects, f"rightbatch judge {case.study} --rule {rule.name}")
+        return Judgement(rule, verdict, found.says, found.effects, case.judging(f"--rule {rule.name}"))
     if found.only_holds:
         text = f"{found.says}; {found.only_holds.why}"
         return Judgement(rule, verdict, text, found.effects, found.only_holds.command)
