@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rightbatch.pipeline.judge import EXAMPLE, judge
+from rightbatch.pipeline.judge import example
 from rightbatch.report.rules import index_page, rule_page
 from rightbatch.rules import RULES
 
@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parent / "rules"
 
 def pages() -> dict[str, str]:
     """The text of every page by its name."""
-    found = judge(EXAMPLE)
+    found = example()
     written = {f"{rule.name}.md": rule_page(rule, found) for rule in RULES.values()}
     return {"README.md": index_page(list(RULES.values()), found), **written}
 

@@ -36,10 +36,7 @@ def rules_command(
     elif name is None:
         out.print(words.rule_list(sorted(chosen, key=lambda rule: FAMILIES.index(rule.family))))
     else:
-        found = judging.judge(judging.EXAMPLE)
-        facts = found.case.evidence.facts
-        example = f"{facts.name} ({facts.train_examples:,} examples, {facts.optimizer}), recorded"
-        out.print(words.explanation(RULES[name], RULES[name].predict(found.case), found.of(name), example))
+        out.print(words.explanation(RULES[name], judging.example()))
 
 
 @app.command("judge")

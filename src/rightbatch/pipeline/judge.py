@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,12 @@ def judge(study: str | Path, *, known: Mapping[str, float] | None = None, **aske
     with Study.open(study) as kept:
         evidence = evidence_of(kept, Ask(**asked))
     return verdicts_of(case_of(evidence, forecast_of(evidence), study=str(study), known=known), RULES.values())
+
+
+def example() -> Verdicts:
+    """The rule book judged by the study that comes with the package; commands name it as a file of one's own."""
+    case = judge(EXAMPLE).case
+    return verdicts_of(replace(case, study=EXAMPLE.name), RULES.values())
 
 
 def check_rule(name: str) -> None:

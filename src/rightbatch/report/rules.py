@@ -124,7 +124,7 @@ def rule_list(rules: Sequence[Rule]) -> RenderableType:
     return table
 
 
-def explanation(rule: Rule, predicted: Sequence[Prediction], judged: Judgement | None, example: str) -> RenderableType:
+def explanation(rule: Rule, example: Verdicts) -> RenderableType:
     """One rule: what it says, who said it and where, what counts as right, and a worked example."""
     table = _facts()
     table.add_row("says", rule.statement)
@@ -132,12 +132,12 @@ def explanation(rule: Rule, predicted: Sequence[Prediction], judged: Judgement |
         table.add_row("source" if not k else "", source.cited)
     table.add_row("claimed for", rule.scope)
     table.add_row("right if", rule.tolerance)
-    if judged is None:
-        return Group(Text(rule.name, style="bold"), table)
-    table.add_row("example", example)
+    facts = example.case.evidence.facts
+    table.add_row("example", f"{facts.name} ({facts.train_examples:,} examples, {facts.optimizer}), recorded")
+    predicted = rule.predict(example.case) if rule.applies(facts) else ()
     for k, one in enumerate(predicted):
         table.add_row("it predicts" if not k else "", prediction(one))
-    return Group(Text(rule.name, style="bold"), table, detail(judged, named=False))
+    return Group(Text(rule.name, style="bold"), table, detail(example.of(rule.name), named=False))
 
 
 def detail(one: Judgement, *, named: bool = True) -> RenderableType:

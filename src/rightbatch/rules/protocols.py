@@ -22,6 +22,9 @@ WHOLE = 0.9
 """A run counts as whole that has at least this share of the examples of the longest."""
 
 
+Cells = dict[tuple[int, float], list[float]]
+"""The qualities of the runs of each batch size and rate."""
+
 LAST_RUNG = 0.85
 """The last evaluation within a budget lies at least at this share of it (rungs are 8 % apart)."""
 
@@ -100,19 +103,28 @@ def whole_runs(evidence: Evidence) -> tuple[Run, ...]:
     return tuple(run for run in finished if run.points[-1].examples >= WHOLE * longest) + tuple(diverged)
 
 
-def cell_qualities(evidence: Evidence, budget: Budget) -> dict[tuple[int, float], list[float]] | None:
+def cell_qualities(evidence: Evidence, budget: Budget) -> Cells | None:
     """The quality of every run by cell, in shares of the gain, within a budget that all sizes have; None without any.
 
     A run that diverged counts with the best that it had been. Runs that were not evaluated near the end of the budget
     are left out: the ladder is one of examples, and a small size passes a few steps before its first rung.
     """
+    # No target enters, and several rules ask: kept beside the runs that it was read from, for every question.
+    key = ("qualities", budget, id(evidence.runs), evidence.settings)
+    if key not in evidence.memory:
+        evidence.memory[key] = (evidence.runs, _read(evidence, budget))
+    found: Cells | None = evidence.memory[key][1]
+    return found
+
+
+def _read(evidence: Evidence, budget: Budget) -> Cells | None:
     runs = whole_runs(evidence)
     sizes = sorted({run.trial.batch_size for run in runs})
     limits = _limits(evidence, runs, sizes, budget)
     if limits is None:
         return None
     direction = evidence.facts.direction
-    cells: dict[tuple[int, float], list[float]] = {}
+    cells: Cells = {}
     for run in runs:
         limit = limits[run.trial.batch_size]
         within = [point for point in run.points if point.step <= limit * (1 + 1e-9)]
@@ -177,7 +189,7 @@ def qualities(evidence: Evidence, protocol: Protocol) -> Qualities | Untold:
     return Qualities(protocol, tuple(found), deviation, freedom)
 
 
-def _one_rate(evidence: Evidence, cells: dict[tuple[int, float], list[float]]) -> float:
+def _one_rate(evidence: Evidence, cells: Cells) -> float:
     """The rate that was tried at most sizes; of several, the one nearest to the present or the best one."""
     counts: dict[float, int] = {}
     for _, rate in cells:

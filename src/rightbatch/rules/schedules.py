@@ -20,6 +20,13 @@ SAME_RATIO = 1.1
 """Rate over size, first and last, within this factor in both plans: else they are not the same temperature."""
 
 
+def _changes(points: Sequence[Point]) -> bool:
+    """Whether rate or size are others at the end; most runs are told apart by this alone."""
+    first, last = points[1], points[-1]
+    changed = (first.learning_rate, first.batch_size) != (last.learning_rate, last.batch_size)
+    return changed and all(point.batch_size for point in points[1:])
+
+
 def _decays(points: Sequence[Point]) -> bool:
     """The rate falls, the batch size stays."""
     rates = [point.learning_rate for point in points]
@@ -49,7 +56,7 @@ def _cooling(run: Run) -> tuple[float, float]:
 
 def _judge_grow(case: Case) -> Finding | Untold:
     """Quality of the runs whose batch grows less that of those whose rate decays as much."""
-    runs = [run for run in case.evidence.runs if len(run.points) > 2 and all(p.batch_size for p in run.points[1:])]
+    runs = [run for run in case.evidence.runs if len(run.points) > 2 and _changes(run.points)]
     decays = [run for run in runs if _decays(run.points[1:])]
     grows = [run for run in runs if _grows(run.points[1:])]
     limit = math.log(SAME_RATIO)

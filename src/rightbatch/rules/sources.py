@@ -10,6 +10,7 @@ BENGIO = Source(
     "Practical recommendations for gradient-based training of deep architectures",
     "arXiv 1206.5533",
     "section 3.1.1",
+    reported="course notes",
 )
 MASTERS = Source(
     "Masters, Dominic and Luschi, Carlo",
@@ -32,6 +33,7 @@ GOODFELLOW = Source(
     "Deep learning",
     "MIT Press",
     "section 8.1.3",
+    reported="memory: the passage was not looked up",
 )
 NG = Source(
     "Ng, Andrew",
