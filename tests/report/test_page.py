@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from markupsafe import escape
 
 from rightbatch.errors import InputError
 from rightbatch.pipeline.sheets import sheet_of
@@ -21,6 +22,7 @@ from rightbatch.report.page import SECTIONS, page, write_figures
 from rightbatch.report.sheet import Sheet
 from rightbatch.report.spoken import change_text, factor_of_two, factor_of_two_text
 from rightbatch.report.svg import for_page
+from rightbatch.rules import Verdict
 from rightbatch.testing import Truth, synthetic_study
 
 LARGEST_PAGE = 2_500_000
@@ -91,6 +93,17 @@ def test_the_page_says_the_answer_and_what_being_wrong_costs(sheet: Sheet, text:
     assert f"Train with batch size {answer.batch_size} at learning rate {answer.learning_rate:g}" in text
     assert change_text(answer) in text.replace("&gt;", ">")
     assert factor_of_two_text(answer) in text
+
+
+def test_the_page_shows_the_verdicts_and_what_would_tell(sheet: Sheet, text: str) -> None:
+    assert sheet.verdicts is not None
+    shown = text[text.index('<section aria-labelledby="rules">') : text.index('<section aria-labelledby="how">')]
+    for one in sheet.verdicts.judgements:
+        told = one.verdict in (Verdict.HOLDS, Verdict.FAILS, Verdict.CANNOT_TELL)
+        assert (str(escape(one.rule.statement)) in shown) == told, one.rule.name
+    assert shown.count(">fails<") == sum(one.verdict is Verdict.FAILS for one in sheet.verdicts.judgements) > 0
+    assert "<script>" not in shown
+    assert "rightbatch noise" in shown
 
 
 def test_half_and_twice_the_size_cost_what_the_truth_says(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_the_pages_of_the_rules_are_those_of_their_records() -> None:
 def test_the_recorded_example_tells_of_many_rules() -> None:
     found = judge(EXAMPLE)
     told = [one for one in found.judgements if one.verdict in (Verdict.HOLDS, Verdict.FAILS)]
-    assert len(told) >= 8
+    assert len(told) >= 6
     assert any(one.verdict is Verdict.FAILS and one.rule.popular for one in told)
 
 
