@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from worlds import Quality, Rates
 
+from rightbatch.cli import main
 from rightbatch.errors import InputError
 from rightbatch.pipeline.judge import EXAMPLE, judge
 from rightbatch.pipeline.show import show
 from rightbatch.report.rules import commands
 from rightbatch.rules import RULES, Untold, Verdict
 from rightbatch.rules.readings import readings
-from rightbatch.testing import Truth, synthetic_study
+from rightbatch.testing import Truth, simulate, synthetic_study
 
 DOCS = Path(__file__).parents[2] / "docs" / "rules"
 
@@ -29,9 +32,25 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def rightbatch(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "rightbatch", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def rightbatch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Call the command line in this process."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["rightbatch", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return Result(int(ended.value.code or 0), captured.out, captured.err)
+
+    return call
 
 
 def test_the_right_rule_holds_and_the_other_fails(study: Path) -> None:
@@ -102,29 +121,29 @@ def test_larger_is_worse_at_equal_epochs_and_not_at_equal_steps(tmp_path: Path) 
     assert verdicts["equal steps, rate tuned"] is Verdict.FAILS
 
 
-def test_rules_lists_explains_and_cites() -> None:
-    listed = json.loads(rightbatch("rules", "--json").stdout)
+def test_rules_lists_explains_and_cites(rightbatch: Callable[..., Result]) -> None:
+    listed = json.loads(rightbatch("rules", "--json").out)
     assert len(listed) == len(RULES) >= 24
     assert all({"name", "statement", "source"} <= set(rule) for rule in listed)
-    assert "square-root" in rightbatch("rules").stdout
-    shape = json.loads(rightbatch("rules", "--family", "shape", "--json").stdout)
+    assert "square-root" in rightbatch("rules").out
+    shape = json.loads(rightbatch("rules", "--family", "shape", "--json").out)
     assert {rule["family"] for rule in shape} == {"shape"}
-    explained = rightbatch("rules", "linear").stdout
+    explained = rightbatch("rules", "linear").out
     for word in ("Goyal et al. 2017", "as reported by", "within a factor 1.5", "digits", "verdict"):
         assert word in explained
-    entries = rightbatch("rules", "--bibtex").stdout
+    entries = rightbatch("rules", "--bibtex").out
     assert entries.count("@misc{") == len({s.key for rule in RULES.values() for s in rule.sources})
 
 
-def test_judge_prints_verdicts_or_the_numbers_of_one(study: Path) -> None:
+def test_judge_prints_verdicts_or_the_numbers_of_one(study: Path, rightbatch: Callable[..., Result]) -> None:
     told = rightbatch("judge", study)
-    assert told.returncode == 0
-    assert "square-root" in told.stdout
-    assert "would tell: " in told.stdout
-    one = rightbatch("judge", study, "--rule", "linear").stdout
+    assert told.code == 0
+    assert "square-root" in told.out
+    assert "would tell: " in told.out
+    one = rightbatch("judge", study, "--rule", "linear").out
     assert "fails" in one
     assert "0.667x to 1.5x" in one
-    found = json.loads(rightbatch("judge", study, "--json").stdout)
+    found = json.loads(rightbatch("judge", study, "--json").out)
     verdicts = {rule["name"]: rule["verdict"] for rule in found["rules"]}
     assert verdicts["linear"] == "fails"
     assert len(verdicts) == len(RULES)
@@ -141,17 +160,17 @@ def test_judge_prints_verdicts_or_the_numbers_of_one(study: Path) -> None:
         (("judge", EXAMPLE, "--known", "flops=1"), "Nothing is known by the name 'flops'"),
     ],
 )
-def test_wrong_input_is_one_clear_message(arguments: tuple[object, ...], message: str) -> None:
+def test_wrong_input_is_one_clear_message(
+    arguments: tuple[object, ...], message: str, rightbatch: Callable[..., Result]
+) -> None:
     result = rightbatch(*arguments)
-    assert result.returncode == 1
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
-    assert not result.stdout
+    assert result.code == 1
+    assert message in result.err
+    assert "Traceback" not in result.err
+    assert not result.out
 
 
 def test_the_pages_of_the_rules_are_those_of_their_records() -> None:
-    import runpy
-
     rendered = runpy.run_path(str(DOCS.parent / "rules.py"))["pages"]()
     assert {path.name for path in DOCS.iterdir()} == set(rendered)
     for name, text in rendered.items():
@@ -166,8 +185,6 @@ def test_the_recorded_example_tells_of_many_rules() -> None:
 
 
 def test_simulated_worlds_are_written_as_they_are_drawn(tmp_path: Path) -> None:
-    from rightbatch.testing import simulate
-
     drawn = simulate(Truth(), batch_sizes=(8, 32), seeds=2)
     with synthetic_study(tmp_path / "same.study.db", truth=Truth(), batch_sizes=(8, 32), seeds=2) as kept:
         assert [run.points for run in kept.runs()] == [run.points for run in drawn.runs]
