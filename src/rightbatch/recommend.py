@@ -35,12 +35,14 @@ def recommend(
     spent_seconds: Mapping[str, float],
     in_budget: bool = True,
     forecast: Forecast | None = None,
+    advised: bool = True,
 ) -> Recommendation:
     """The best size and rate for the question that the evidence is about.
 
     `protocol` says in a sentence how rates were tuned, `spent_seconds` what the answer cost, by activity; `in_budget`
     is False where the search was cut off before it was done. `forecast` is what a search of few runs believes: it then
     chooses among what reached the target, and says what the sizes are expected to cost that were not trained so far.
+    `advised`: the rule book is held against the evidence, which takes longer than all the rest.
 
     Raises
     ------
@@ -97,7 +99,7 @@ def recommend(
         cautions = (*_cautions_of_forecast(evidence, forecast, best), *cautions)
     if not in_budget:
         cautions = (Caution.OUT_OF_BUDGET.value, *cautions)
-    rested, failing = advice(case_of(evidence, forecast))
+    rested, failing = advice(case_of(evidence, forecast)) if advised else ((), ())
     reasons = (*_reasons(partial, forecast, evidence.critical_prior), *rested)
     return replace(partial, reasons=reasons, cautions=(*cautions, *failing))
 

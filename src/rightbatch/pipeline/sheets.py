@@ -49,7 +49,7 @@ def _at(sheet: Sheet, target: float, share: float) -> Sheet | None:
     easier = replace(evidence, question=question)
     try:
         answer: Recommendation = recommend(
-            easier, protocol=sheet.answer.protocol, spent_seconds={}, forecast=forecast_of(easier)
+            easier, protocol=sheet.answer.protocol, spent_seconds={}, forecast=forecast_of(easier), advised=False
         )
     except InsufficientEvidence:
         return None
