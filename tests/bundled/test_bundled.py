@@ -33,6 +33,7 @@ EXPECTED = {
     "digits": Expected("", 1437, 360, "SGD momentum 0.9", 0.15, 19_210),
     "fashion_mnist:mlp": Expected(FASHION, 55_000, 5000, "SGD momentum 0.9", 0.86, 101_770),
     "fashion_mnist:cnn": Expected(FASHION, 55_000, 5000, "SGD momentum 0.9", 0.88, 26_698),
+    "mnist:f1": Expected("mnist/train-images-idx3-ubyte.gz", 55_000, 5000, "Adam", 0.97, 1_462_794),
     "cifar100": Expected("cifar100/cifar100-15k.npz", 12_000, 3000, "SGD momentum 0.9", 0.25, 49_396),
     "char_lm:gru": Expected(SHAKESPEARE, 15_685, 500, "AdamW", 1.8, 87_041),
     "char_lm:lstm": Expected(SHAKESPEARE, 15_685, 500, "AdamW", 1.8, 111_873),

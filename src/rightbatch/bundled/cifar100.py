@@ -15,7 +15,7 @@ import pickle
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ FULL = DataFile(
 )
 SUBSET = "cifar100/cifar100-15k.npz"
 CLASSES = 100
+Part = Literal["train", "test"]
 
 
 def cifar100() -> Workload:
@@ -108,24 +109,24 @@ def pixels(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.stack([c.mean() for c in colours]), torch.stack([c.std() for c in colours])
 
 
-def read_subset(path: Path) -> Pair:
-    """Training images of the subset, bytes of shape `[n, 3, 32, 32]`, and labels. Raises `DataError`."""
+def read_subset(path: Path, part: Part = "train") -> Pair:
+    """Images of the subset, bytes of shape `[n, 3, 32, 32]`, and labels. Raises `DataError`."""
     try:
         # Opened here: NumPy leaves a file open that it finds damaged.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            images, labels = arrays["x_train"], arrays["y_train"]
+            images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
     except Exception as error:  # a damaged archive may raise anything
         raise _damaged(path, error) from error
     return _checked(path, images.transpose(0, 3, 1, 2) if images.ndim == 4 else images, labels)
 
 
-def read_full(path: Path) -> Pair:
-    """Training images of the published archive, bytes of shape `[n, 3, 32, 32]`, and labels. Raises `DataError`."""
+def read_full(path: Path, part: Part = "train") -> Pair:
+    """Images of the published archive, bytes of shape `[n, 3, 32, 32]`, and labels. Raises `DataError`."""
     try:
         with tarfile.open(path, "r:gz") as archive:
-            member = archive.extractfile("cifar-100-python/train")
+            member = archive.extractfile(f"cifar-100-python/{part}")
             if member is None:
-                raise ValueError("cifar-100-python/train is no file")
+                raise ValueError(f"cifar-100-python/{part} is no file")
             content = PlainUnpickler(io.BytesIO(member.read()), encoding="bytes").load()
         images, labels = np.asarray(content[b"data"]), np.asarray(content[b"fine_labels"])
     except Exception as error:  # a damaged archive may raise anything

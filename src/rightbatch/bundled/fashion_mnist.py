@@ -5,18 +5,14 @@ The 60,000 official training images are split: 55,000 train, 5,000 validate. The
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Callable
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
 from rightbatch.bundled.classification import Pair, accuracy, cross_entropy, sgd_with_momentum, split
 from rightbatch.bundled.data import DataFile, find
-from rightbatch.errors import DataError
+from rightbatch.bundled.idx import read_idx
 from rightbatch.workload import Workload
 
 BASE = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
@@ -78,28 +74,11 @@ def _workload(name: str, model: Callable[[], nn.Module], target: float, present:
 
 
 def _load(part: str) -> Pair:
-    images = _idx(find(_file(f"{part}-images-idx3-ubyte.gz")))
-    labels = _idx(find(_file(f"{part}-labels-idx1-ubyte.gz")))
+    images = read_idx(find(_file(f"{part}-images-idx3-ubyte.gz")))
+    labels = read_idx(find(_file(f"{part}-labels-idx1-ubyte.gz")))
     scaled = torch.from_numpy(images).float().div_(255).sub_(MEAN).div_(DEVIATION)
     return scaled.unsqueeze(1), torch.from_numpy(labels).long()
 
 
 def _file(name: str) -> DataFile:
     return DataFile(f"fashion-mnist/{name}", BASE + name, FILES[name])
-
-
-def _idx(path: Path) -> np.ndarray:
-    """An array in the idx format: a magic number that ends in the number of dimensions, the sizes, the bytes."""
-    try:
-        with gzip.open(path) as file:
-            content = file.read()
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is damaged: {error}. Delete it and run again.") from error
-    if content[:3] != b"\x00\x00\x08":
-        raise DataError(f"{path} is not an idx file of bytes: it begins with {content[:4]!r}. Delete it and run again.")
-    dimensions = content[3]
-    shape = np.frombuffer(content, ">u4", dimensions, offset=4)
-    values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
-    if values.size != shape.prod():
-        raise DataError(f"{path} has {values.size} values, its header says {shape.prod()}. Delete it and run again.")
-    return values.reshape(shape).copy()
