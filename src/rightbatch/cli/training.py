@@ -21,6 +21,7 @@ from rightbatch.cli.options import (
     Epochs,
     FirstTouch,
     Json,
+    KeepModels,
     Limit,
     Metrics,
     ObjectiveOption,
@@ -137,9 +138,11 @@ def sweep_command(
     pattern: Pattern = None,
     timeout: Timeout = None,
     budget: Budget = None,
+    start_from: StartFrom = None,
     device: Device = None,
     threads: Threads = None,
     workers: Workers = 1,
+    keep_models: KeepModels = "none",
     changed_code: ChangedCode = "refuse",
     as_json: Json = False,
 ) -> None:
@@ -177,9 +180,11 @@ def sweep_command(
                 contender_seeds=contender_seeds,
                 contender_factor=contender_factor,
                 budget_seconds=budget,
+                start_from=start_from,
                 device=device,
                 threads=threads,
                 workers=workers,
+                keep_models=keep_models,  # type: ignore[arg-type]
                 changed_code=code,  # type: ignore[arg-type]
                 watch=live.watch,
                 **ask,
@@ -216,7 +221,7 @@ def find_command(
     device: Device = None,
     threads: Threads = None,
     workers: Workers = 1,
-    keep_models: Annotated[str, typer.Option(help="Weights to keep of runs that may win: none, best, last.")] = "none",
+    keep_models: KeepModels = "none",
     changed_code: ChangedCode = "refuse",
     as_json: Json = False,
 ) -> None:

@@ -14,8 +14,9 @@ from rightbatch.evidence import Evidence
 from rightbatch.lattice import snap
 from rightbatch.pipeline.desk import OUT_OF_BUDGET, Watch, unwatched
 from rightbatch.pipeline.loop import drive
+from rightbatch.pipeline.models import models_folder
 from rightbatch.pipeline.profile import profile
-from rightbatch.pipeline.runners import as_runner, crew_of, recorded_rates
+from rightbatch.pipeline.runners import KeepModels, StartFrom, as_runner, crew_of, recorded_rates
 from rightbatch.pipeline.setting_up import Ask, ChangedCode, first_choice, open_study, pose
 from rightbatch.recommend import recommend
 from rightbatch.records import Settings
@@ -41,6 +42,8 @@ def sweep(
     device: str | None = None,
     threads: int | None = None,
     workers: int = 1,
+    keep_models: KeepModels = "none",
+    start_from: StartFrom | None = None,
     changed_code: ChangedCode = "refuse",
     watch: Watch = unwatched,
     **asked: Any,
@@ -55,6 +58,9 @@ def sweep(
     Given `rates` all run with every seed; of tuned ones, those that the first seed brought to the target. Where the
     mean cost is within `contender_factor` of the best, there are `contender_seeds` seeds in all.
 
+    `keep_models`: which weights of every run stay in a folder beside the study: none, those of the best evaluation, or
+    the last. `start_from`: a file with the weights (a state dict) that every run of a `Workload` starts from.
+
     `asked` is the question, where it differs from the workload's: the fields of `Ask`. Continues a study that exists.
 
     Raises
@@ -66,7 +72,13 @@ def sweep(
     _check_limits(seeds, run_seconds, contender_seeds, contender_factor)
     deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
     ask = Ask(**asked)
-    how: dict[str, Any] = {"ask": ask, "device": device, "threads": threads}
+    how: dict[str, Any] = {
+        "ask": ask,
+        "device": device,
+        "threads": threads,
+        "keep_models": keep_models,
+        "start_from": start_from,
+    }
     runner = as_runner(workload, **how)
     too_large = [size for size in batch_sizes if size > (runner.facts.train_examples or size)]
     if too_large:
@@ -95,7 +107,10 @@ def sweep(
         )
         chosen = by_length(strategy) if evidence.facts.length_bound else strategy
         with crew_of(workload, runner, workers, **how) as crew:
-            evidence, why = drive(kept, runner, chosen, evidence, crew=crew, deadline=deadline, watch=watch)
+            models = models_folder(kept.path) if keep_models != "none" else None
+            evidence, why = drive(
+                kept, runner, chosen, evidence, crew=crew, deadline=deadline, models=models, watch=watch
+            )
         tuned = "at given rates" if rates else "on the lattice 10^(k/4), tuned at every batch size"
         protocol = f"every batch size with {counted(seeds, 'seed')}, rates {tuned}; runs went to: {until}"
         if run_seconds is not None:
