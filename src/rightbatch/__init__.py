@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # the same names as in `_FOUND_IN`, for type checkers and edi
     from rightbatch.pipeline.memory import largest_batch, memory
     from rightbatch.pipeline.noise import noise
     from rightbatch.pipeline.setting_up import Ask
+    from rightbatch.pipeline.sharpness import sharpness
     from rightbatch.pipeline.show import show
     from rightbatch.pipeline.sweep import sweep
     from rightbatch.retrying import Attempt, attempts, within_memory
@@ -88,6 +89,7 @@ __all__ = [
     "noise",
     "plots",
     "rules",
+    "sharpness",
     "show",
     "sweep",
     "within_memory",
@@ -115,6 +117,7 @@ _FOUND_IN = {
     "largest_batch": "pipeline.memory",
     "memory": "pipeline.memory",
     "noise": "pipeline.noise",
+    "sharpness": "pipeline.sharpness",
     "show": "pipeline.show",
     "sweep": "pipeline.sweep",
     "within_memory": "retrying",

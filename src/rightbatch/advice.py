@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rightbatch.evidence import Evidence
+from rightbatch.records import Settings
 from rightbatch.rules import RULES, Case, Judgement, Verdict, judge_all
 from rightbatch.search.forecast import Forecast
 
@@ -22,7 +23,21 @@ def case_of(
     """A study as the rules see it: with the costs that its search forecasts, where it was one of few runs."""
     sizes = forecast.sizes if forecast else ()
     expected = {size.batch_size: size.cost for size in sizes if size.cost is not None}
-    return Case(evidence, study, expected, known=known or {})
+    return Case(evidence, study, expected, sharpness_of(evidence), known or {})
+
+
+def sharpness_of(evidence: Evidence) -> dict[tuple[int, float, int], float]:
+    """What was measured of the runs, by batch size, rate and seed: by the choices that most runs were measured by."""
+    by_choices: dict[Settings, dict[int, float]] = {}
+    for record in evidence.weights:
+        if record.measure == record.quantity == "box":
+            by_choices.setdefault(record.choices, {})[record.run] = record.value
+    boxes = max(by_choices.values(), key=len, default={})
+    return {
+        (run.trial.batch_size, run.trial.learning_rate, run.trial.seed): boxes[run.identifier]
+        for run in evidence.runs
+        if run.identifier in boxes
+    }
 
 
 def advice(case: Case) -> tuple[tuple[str, ...], tuple[str, ...]]:

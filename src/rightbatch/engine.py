@@ -22,6 +22,7 @@ from rightbatch.checkpoint import Checkpoint, starting_from
 from rightbatch.errors import InputError, StateError
 from rightbatch.evaluation import Evaluator
 from rightbatch.gradients.training import gradient_samples
+from rightbatch.landscape.measuring import Minimum
 from rightbatch.machine import processor
 from rightbatch.measure.memory import measure_memory
 from rightbatch.measure.step_time import measure_step_times
@@ -142,6 +143,10 @@ class WorkloadRunner:
     def memory_probe(self, batch_size: int, micro_batch_size: int, **how: Any) -> MemoryProbe:
         """See `rightbatch.runner.MeasuresMemory`."""
         return measure_memory(self.workload, self._data, batch_size, micro_batch_size, **how)
+
+    def minimum(self, weights: Path, trial: Trial) -> Minimum:
+        """See `rightbatch.runner.MeasuresWeights`."""
+        return Minimum(self.workload, weights, self.workload.complete(trial))
 
     def trunk(self, trial: Trial, widest: int) -> Trunk:
         """See `rightbatch.runner.BranchesOff`."""

@@ -19,6 +19,7 @@ from rightbatch.errors import InputError
 from rightbatch.fit.noise import CriticalPrior, critical_prior
 from rightbatch.fit.seed_noise import SeedNoise, pool_seed_noise
 from rightbatch.fit.step_time import StepTimeFit, fit_step_time, median_error, median_seconds
+from rightbatch.minima import WeightsRecord
 from rightbatch.records import GradientSample, Run, Settings, StepTime, StopReason, Target, WorkloadFacts
 
 FRESH_SEED = 1000
@@ -72,7 +73,8 @@ class Evidence:
 
     `pending` are the batch size, rate and seed of runs that are under way elsewhere: a strategy proposes others.
     `gradient_samples` are those of each training whose gradients were looked at. `fits` is the largest batch that was
-    seen to fit into memory in one pass, None where that was not looked at.
+    seen to fit into memory in one pass, None where that was not looked at. `weights` is what was measured of those that
+    runs ended with.
     """
 
     facts: WorkloadFacts
@@ -84,6 +86,7 @@ class Evidence:
     pending: frozenset[tuple[int, float, int]] = frozenset()
     gradient_samples: tuple[tuple[GradientSample, ...], ...] = ()
     fits: int | None = None
+    weights: tuple[WeightsRecord, ...] = ()
     memory: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     # ------------------------------------------------------------------------------------------------ seconds
@@ -129,12 +132,17 @@ class Evidence:
         return self.step_time_fit.deviation if self.step_time_fit else 0.0
 
     @cached_property
-    def critical_prior(self) -> CriticalPrior | None:
-        """What gradients say of the critical batch size: of the training that was sampled for the most examples."""
+    def longest_samples(self) -> tuple[GradientSample, ...]:
+        """The gradients of the training that was sampled for the most examples; empty where none was."""
         found = [samples for samples in self.gradient_samples if samples and samples[0].metric == "plain"]
-        if not found:
+        return max(found, key=lambda samples: samples[-1].step * samples[-1].batch_size, default=())
+
+    @cached_property
+    def critical_prior(self) -> CriticalPrior | None:
+        """What gradients say of the critical batch size."""
+        longest = self.longest_samples
+        if not longest:
             return None
-        longest = max(found, key=lambda samples: samples[-1].step * samples[-1].batch_size)
         last = longest[-1]
         crossings = [self.crossing(run) for run in self.runs_at(last.batch_size, last.learning_rate)]
         at_target = any(crossing is not None and crossing.steps <= last.step + 1 for crossing in crossings)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from rightbatch.errors import WorkloadError
+from rightbatch.minima import Choices, WeightsRecord
 from rightbatch.records import (
     Environment,
     GradientSample,
@@ -95,6 +96,24 @@ class MeasuresMemory(Protocol):
         look: bool,
     ) -> MemoryProbe:
         """See `measure.memory`. To be called once in the life of a process, which may not survive it."""
+
+
+@runtime_checkable
+class MeasuresWeights(Protocol):
+    """A runner that can look at the weights that its runs wrote."""
+
+    def minimum(self, weights: Path, trial: Trial) -> Minimum:
+        """The weights of a run, to be measured. Raises `InputError` where they are not of its model."""
+
+
+class Minimum(Protocol):
+    """The weights that a run ended with."""
+
+    def measure(self, run: int, name: str, choices: Choices) -> tuple[WeightsRecord, ...]:
+        """What a measure of `minima.MEASURES` gives; the record of its own name first."""
+
+    def path(self, run: int, weights: Path, to: int, choices: Choices) -> Iterator[tuple[WeightsRecord, ...]]:
+        """Loss and metric along lines to the weights of run `to`, a position at a time."""
 
 
 class Trunk(Protocol):

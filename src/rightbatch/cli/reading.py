@@ -138,7 +138,9 @@ def export_command(
 @app.command("reproduce")
 def reproduce_command(
     name: Annotated[str | None, typer.Argument(help="A file of the folder, without .py.")] = None,
-    size: Annotated[str, typer.Option(help="smoke (seconds), small (minutes), or paper (all of it).")] = "small",
+    size: Annotated[
+        str, typer.Option(help="smoke (seconds), small (minutes to hours), or paper (all of it).")
+    ] = "small",
     list_all: Annotated[bool, typer.Option("--list", help="List what there is and what was recorded.")] = False,
     folder: Annotated[Path | None, typer.Option(help="Where reproductions lie (reproductions).")] = None,
     to: Annotated[

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rightbatch.gradients.hessian import gradient_of, hessian_products, twice_differentiable
 from rightbatch.losses import examples_in, mean_loss, summed_loss
 from rightbatch.records import GradientSample
 from rightbatch.stepping import Stepper
@@ -36,18 +37,13 @@ class Curvature:
         """
         stepper = self._stepper
         parameters = trained_by(stepper.optimizer)
-        # Fused attention and recurrent kernels have no second derivative.
-        with (
-            RandomStreams(stepper.step).active(),
-            torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
-            torch.backends.cudnn.flags(enabled=False),
-        ):
+        with RandomStreams(stepper.step).active(), twice_differentiable():
             losses = [summed_loss(stepper.workload.loss(stepper.model, p), examples_in(p)) for p in micro_batches]
             whole = sum(weight for _, weight in losses)
-            contributions = [_gradient(summed / whole, parameters) for summed, _ in losses]
+            contributions = [gradient_of(summed / whole, parameters) for summed, _ in losses]
             other = next(self._others)
             loss = mean_loss(stepper.workload.loss(stepper.model, other), examples_in(other))
-            products = _hessian_products(loss, parameters, contributions)
+            products = hessian_products(loss, parameters, contributions)
         added, product = _sum(contributions), _sum(products)
         return GradientSample(
             step=stepper.step,
@@ -68,24 +64,6 @@ class Curvature:
 def trained_by(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     """The parameters that an optimizer changes."""
     return [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-
-
-def _gradient(loss: Tensor, parameters: Sequence[nn.Parameter], *, graph: bool = False) -> list[Tensor]:
-    found = torch.autograd.grad(loss, parameters, create_graph=graph, allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
-
-
-def _hessian_products(
-    loss: Tensor, parameters: Sequence[nn.Parameter], vectors: Sequence[Sequence[Tensor]]
-) -> list[list[Tensor]]:
-    gradient = _gradient(loss, parameters, graph=True)
-    curved = [g for g in gradient if g.requires_grad]  # a loss that is linear in a parameter has no second derivative
-    found = []
-    for vector in vectors:
-        along = [v for v, g in zip(vector, gradient, strict=True) if g.requires_grad]
-        products = torch.autograd.grad(curved, parameters, along, retain_graph=True, allow_unused=True)
-        found.append([torch.zeros_like(p) if h is None else h for p, h in zip(parameters, products, strict=True)])
-    return found
 
 
 def _sum(vectors: Sequence[Sequence[Tensor]]) -> list[Tensor]:

@@ -150,6 +150,7 @@ def gather(
         planned_examples=facts.planned_examples if runner else 0,
         gradient_samples=tuple(samples for _, samples in study.gradient_samples()),
         fits=largest_that_fits(study),
+        weights=study.weights_records(),
     )
 
 

@@ -63,7 +63,7 @@ class Case:
 
     study: Its file, for the commands that are named.
     expected: What sizes cost by the forecast of a search, where that trained few of them to the target.
-    sharpness: Of the weights that a run ended with, by batch size, rate and seed.
+    sharpness: Of the weights that a run ended with (Keskar et al.'s), by batch size, rate and seed.
     known: What a study does not hold and a person may say: `compute` in FLOPs, `tokens_per_example`.
     """
 
@@ -211,10 +211,7 @@ class Case:
     @cached_property
     def noise(self) -> NoiseEstimate | None:
         """The gradient noise scale over the last quarter of the training that was looked at for longest."""
-        found = [s for s in self.evidence.gradient_samples if s and s[0].metric == "plain"]
-        if not found:
-            return None
-        samples = max(found, key=lambda s: s[-1].step * s[-1].batch_size)
+        samples = self.evidence.longest_samples
         last = samples[-max(8, len(samples) // 4) :]
         try:
             return noise_scale(last)
@@ -265,6 +262,10 @@ class Case:
     def command(self, verb: str) -> str:
         """The command that measures something else of the workload, into the study."""
         return f"rightbatch {verb} {self.workload} --study {shlex.quote(self.study)}"
+
+    def measuring_sharpness(self) -> str:
+        """The commands that keep the weights of runs and measure how sharp their minima are."""
+        return f"{self.sweep(seeds=3, more='--keep-models last')} && rightbatch sharpness {shlex.quote(self.study)}"
 
     def judging(self, options: str) -> str:
         """The command that judges the study again, with options."""

@@ -6,10 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import numpy as np
-import scipy  # its parts are loaded when they are first used
-
 from rightbatch import curves
+from rightbatch.fit.rank_correlation import FEWEST_PAIRS, rank_correlation
 from rightbatch.records import Interval, Point
 from rightbatch.rules.case import Case
 from rightbatch.rules.effects import Effect, Finding, Unit, Untold
@@ -118,27 +116,27 @@ def _judge_no_effect(case: Case) -> Finding | Untold:
 
 
 def _judge_sharpness(case: Case) -> Finding | Untold:
-    """Spearman's correlation of sharpness and quality over the runs, on Fisher's scale (Bonett and Wright 2000)."""
+    """Spearman's correlation of sharpness and quality over the runs, on Fisher's scale."""
     pairs = [
         (case.sharpness[key], quality)
         for run in case.evidence.relevant
         if (key := (run.trial.batch_size, run.trial.learning_rate, run.trial.seed)) in case.sharpness
         and (quality := _of_run(case, run.points)) is not None
     ]
-    if len(pairs) < 6:
-        return Untold("the sharpness of fewer than six trained models is known")
-    sharp, good = (scipy.stats.rankdata(values) for values in zip(*pairs, strict=True))
-    correlation = float(np.clip(np.corrcoef(sharp, good)[0, 1], -0.999, 0.999))
-    error = math.sqrt((1 + correlation**2 / 2) / (len(pairs) - 3))
+    if len(pairs) < FEWEST_PAIRS:
+        return Untold("the sharpness of fewer than six trained models is known", case.measuring_sharpness())
+    found = rank_correlation(*zip(*pairs, strict=True))
+    if found is None:
+        return Untold("all models are equally sharp, or equally good")
     effect = Effect(
         "rank correlation of sharpness and quality (Fisher's z)",
-        math.atanh(correlation),
-        error,
-        len(pairs) - 3,
+        found.value,
+        found.error,
+        found.freedom,
         high=math.atanh(STRONG),
         unit=Unit.NUMBER,
     )
-    return Finding((effect,), f"rank correlation {correlation:.2f} over {len(pairs)} models")
+    return Finding((effect,), f"rank correlation {found.correlation:.2f} over {found.pairs} models")
 
 
 def _of_run(case: Case, points: Sequence[Point]) -> float | None:

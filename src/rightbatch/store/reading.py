@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from rightbatch.minima import WeightsRecord
 from rightbatch.records import (
     Environment,
     GradientSample,
@@ -25,6 +26,8 @@ from rightbatch.records import (
     WorkloadFacts,
 )
 from rightbatch.store import schema
+
+WEIGHTS_COLUMNS = [f.name for f in fields(WeightsRecord) if f.name not in ("run", "choices")]
 
 
 class Reading:
@@ -137,6 +140,20 @@ class Reading:
         return tuple(
             MemoryProbe(**{name: getattr(row, name) for name in names}, parts=_parts(row.parts))
             for row in self._connection.execute(query)
+        )
+
+    def weights_records(self) -> tuple[WeightsRecord, ...]:
+        """What was measured of the weights that runs ended with, the oldest first."""
+        if self._schema_version < schema.FIRST_WITH_WEIGHTS:
+            return ()
+        table = schema.weights
+        return tuple(
+            WeightsRecord(
+                run=row.run_id,
+                choices=Settings(json.loads(row.choices)),
+                **{name: getattr(row, name) for name in WEIGHTS_COLUMNS},
+            )
+            for row in self._connection.execute(table.select().order_by(table.c.id))
         )
 
     def _points_of(self, runs: Iterable[int]) -> dict[int, tuple[Point, ...]]:

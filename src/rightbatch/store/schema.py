@@ -2,16 +2,18 @@
 
 1: the first. 2: facts say whether a workload is length-bound, what it lacks and earlier sources; a saved state stands
 behind its SHA-256. 3: squared norms of gradients. 4: the metric of these norms. 5: what memory a batch size takes.
+6: what was measured of the weights that runs ended with.
 """
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 FIRST_WITH_GRADIENT_SAMPLES = 3
 FIRST_WITH_METRICS = 4
 FIRST_WITH_MEMORY = 5
+FIRST_WITH_WEIGHTS = 6
 FORMAT = "rightbatch study"
 
 schema = sa.MetaData()
@@ -103,6 +105,20 @@ memory_probes = sa.Table(
     sa.Column("seconds", sa.Float, nullable=False),
     sa.Column("why", sa.Text, nullable=False),
     sa.Column("parts", sa.JSON),
+)
+weights = sa.Table(
+    "weights",
+    schema,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("run_id", sa.ForeignKey("runs.id"), nullable=False),
+    sa.Column("measure", sa.Text, nullable=False),
+    sa.Column("quantity", sa.Text, nullable=False),
+    sa.Column("value", sa.Float, nullable=False),
+    sa.Column("low", sa.Float),
+    sa.Column("high", sa.Float),
+    sa.Column("choices", sa.Text, nullable=False),
+    sa.Column("evaluations", sa.Float, nullable=False),
+    sa.Column("seconds", sa.Float, nullable=False),
 )
 costs = sa.Table(
     "costs",

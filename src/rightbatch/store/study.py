@@ -26,11 +26,13 @@ import sqlalchemy as sa
 from filelock import FileLock
 
 from rightbatch.errors import StudyError
+from rightbatch.minima import WeightsRecord
 from rightbatch.records import (
     Environment,
     GradientSample,
     MemoryProbe,
     Point,
+    Settings,
     StepTime,
     Stop,
     StopReason,
@@ -256,9 +258,23 @@ class Study(Reading):
 
     def add_memory_probe(self, probe: MemoryProbe, environment: Environment) -> None:
         """Add what memory a batch size took."""
-        values = {f.name: getattr(probe, f.name) for f in fields(probe) if f.name != "parts"}
+        values = _without(probe, "parts")
         parts = to_json(probe.parts) if probe.parts is not None else None
         self._insert(schema.memory_probes, environment_id=self.environment_id(environment), parts=parts, **values)
+
+    def add_weights_records(self, records: Sequence[WeightsRecord]) -> None:
+        """Add what one measure gave for the weights of one run, in place of what it gave before by the same choices."""
+        table, first = schema.weights, records[0]
+        rows = [{"run_id": r.run, "choices": _sorted(r.choices), **_without(r, "run", "choices")} for r in records]
+        with self._writing() as connection:
+            connection.execute(
+                table.delete().where(
+                    table.c.run_id == first.run,
+                    table.c.measure == first.measure,
+                    table.c.choices == _sorted(first.choices),
+                )
+            )
+            connection.execute(table.insert(), rows)
 
     def add_cost(self, activity: str, wall_seconds: float) -> None:
         """Add what an activity other than a run took ("profile")."""
@@ -302,6 +318,14 @@ class Study(Reading):
         with self._writing() as connection:
             result = connection.execute(table.insert().values(**values))
             return int(result.lastrowid)
+
+
+def _without(record: Any, *names: str) -> dict[str, Any]:
+    return {f.name: getattr(record, f.name) for f in fields(record) if f.name not in names}
+
+
+def _sorted(choices: Settings) -> str:
+    return json.dumps(dict(choices), sort_keys=True)
 
 
 def _digest(state: bytes) -> bytes:
