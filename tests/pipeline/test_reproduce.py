@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from rightbatch.errors import InputError
 from rightbatch.pipeline.reproduce import recorded, reproduce, reproductions
+from rightbatch.records import Interval
 from rightbatch.reproduction import SIZES, Claim, Reproduction, Result, Store
 
 FOLDER = Path(__file__).parents[2] / "reproductions"
@@ -57,7 +58,7 @@ def smoke(reproduction: Reproduction, out: Path) -> Result:
 
 
 def test_every_file_is_one_reproduction() -> None:
-    assert [found.name for found in ALL] == sorted(path.stem for path in FOLDER.glob("*.py"))
+    assert [found.name for found in ALL] == sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
     assert len(ALL) >= 1
 
 
@@ -165,6 +166,39 @@ def test_a_coarser_eye_never_turns_a_failure_into_a_success(
 def test_slack_allows_one_step_of_a_small_count() -> None:
     claim = Claim("a", "A sentence", 10.0, 0.02, "digitised", slack=1)
     assert [claim.compare(value, 0.0).verdict for value in (8.9, 9, 11, 11.1)] == ["fails", "holds", "holds", "fails"]
+
+
+@pytest.mark.parametrize(
+    ("relation", "low", "high", "verdict"),
+    [
+        ("equal", 96.0, 104.0, "holds"),
+        ("equal", 94.0, 104.0, "cannot tell"),
+        ("equal", 80.0, 94.9, "fails"),
+        ("equal", 106.0, 120.0, "fails"),
+        ("equal", 80.0, 120.0, "cannot tell"),
+        ("at least", 95.0, 900.0, "holds"),
+        ("at least", 90.0, 900.0, "cannot tell"),
+        ("at least", 80.0, 94.0, "fails"),
+        ("at most", 1.0, 105.0, "holds"),
+        ("at most", 106.0, 107.0, "fails"),
+    ],
+)
+def test_a_value_with_an_interval_is_judged_by_all_of_it(relation: Any, low: float, high: float, verdict: str) -> None:
+    claim = Claim("a", "A sentence", 100.0, 0.05, "digitised", relation=relation)
+    done = claim.judge(Interval((low + high) / 2, low, high))
+    assert (done.verdict, done.interval) == (verdict, Interval((low + high) / 2, low, high))
+    assert claim.judge(Interval((low + high) / 2, note="one seed")).verdict == "cannot tell"
+
+
+def test_what_is_too_large_for_a_unit_has_a_folder_that_goes_when_it_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "a-small.units.jsonl"
+    with Store(path, HEADER) as store:
+        (store.folder / "weights").write_bytes(b"many")
+        assert store.folder.name == "a-small.work"
+    with Store(path, HEADER) as store:
+        assert (store.folder / "weights").is_file()
+    with Store(path, HEADER, again=True) as store:
+        assert list(store.folder.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ def reproduce_command(
         print_json(result)
     else:
         for claim, done in zip(result.claims, result.comparisons, strict=True):
-            line = f"{done.verdict:11} {claim.sentence}: {done.measured} of {done.published}"
+            line = f"{done.verdict:11} {claim.sentence}: {units.interval(done.interval)} of {done.published:.6g}"
             out.print(line, markup=False, soft_wrap=True)
         out.print(result.summary, markup=False)
     if not result.holds:

@@ -88,9 +88,10 @@ def reproduce(
         raise InputError(f"There is no reproduction {name!r} in {home}; it has: {names}.")
     reproduction = _load(path)
     target = Path(out) if out else home / "results"
-    code = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    # Of the file and of those that help it, _NAME*.py.
+    code = hashlib.sha256(b"".join(file.read_bytes() for file in (path, *sorted(home.glob(f"_{name}*.py")))))
     units = target / f"{name}-{size}.units.jsonl"
-    header = {"name": name, "size": size, "code": code, "rightbatch": version("rightbatch")}
+    header = {"name": name, "size": size, "code": code.hexdigest()[:16], "rightbatch": version("rightbatch")}
     with Store(units, header, again=again, watch=watch) as store:
         # Through JSON, so that what is compared now is what anyone can compare again from the record.
         measured: Measured = _told(path, lambda: json.loads(json.dumps(reproduction.run(size, store), allow_nan=False)))
@@ -111,7 +112,7 @@ def reproduce(
         measured=measured,
         seed=reproduction.seed,
         command=f"rightbatch reproduce {name} --size {size}",
-        code=code,
+        code=header["code"],
         date=datetime.now(UTC).date().isoformat(),
         seconds=seconds,
         budget_seconds=reproduction.budget_seconds[size],

@@ -33,7 +33,7 @@ def _row(claim: Claim, done: Comparison) -> dict[str, str]:
         "identifier": claim.identifier,
         "sentence": claim.sentence,
         "published": sign + number(claim.published),
-        "measured": number(done.measured),
+        "measured": number(done.measured) if done.low is None else units.interval(done.interval),
         "ratio": "-" if done.ratio is None else units.significant(done.ratio, 5),
         "allowed": f"{100 * claim.tolerance:g} %" + (f" or {claim.slack:g}" if claim.slack else ""),
         "known_by": claim.known_by,

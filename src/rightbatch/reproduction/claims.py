@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from rightbatch.errors import InputError
-from rightbatch.records import to_json
+from rightbatch.records import Interval, to_json
 from rightbatch.reproduction.store import Store
 
 Size = Literal["smoke", "small", "paper"]
@@ -88,16 +88,45 @@ class Claim:
         ratio = measured / self.published if known and self.published else None
         return Comparison(self.identifier, self.published, measured if known else None, ratio, verdict)
 
+    def judge(self, measured: Interval) -> Comparison:
+        """Hold a value that has an interval to the claim.
+
+        It holds where the whole interval is within what the claim allows, and fails where all of it is outside. Without
+        an interval nothing can be told.
+        """
+        least = -math.inf if self.relation == "at most" else self.published - self.allowed
+        most = math.inf if self.relation == "at least" else self.published + self.allowed
+        verdict: Verdict = "cannot tell"
+        if measured.low is not None and measured.high is not None:
+            if least <= measured.low and measured.high <= most:
+                verdict = "holds"
+            elif measured.high < least or most < measured.low:
+                verdict = "fails"
+        ratio = measured.estimate / self.published if self.published else None
+        return Comparison(
+            self.identifier, self.published, measured.estimate, ratio, verdict, measured.low, measured.high
+        )
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of one claim. `measured` is None where it is not finite, `ratio` also where 0 was published."""
+    """What came of one claim. `measured` is None where it is not finite, `ratio` also where 0 was published.
+
+    `low` and `high` are the ends of its 95 % interval, where it has one.
+    """
 
     claim: str
     published: float
     measured: float | None
     ratio: float | None
     verdict: Verdict
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def interval(self) -> Interval | None:
+        """What was measured; None where it is not finite."""
+        return None if self.measured is None else Interval(self.measured, self.low, self.high)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -62,6 +63,13 @@ class Store:
         self._lock.release()
 
     @property
+    def folder(self) -> Path:
+        """A folder for what is too large for a unit: studies, weights. It goes when the reproduction begins anew."""
+        folder = self._path.with_name(self._path.name.removesuffix(".units.jsonl") + ".work")
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    @property
     def seconds(self) -> float:
         """What the units of this run took, whenever they were done."""
         return float(sum(self._kept[name]["seconds"] for name in self._used))
@@ -109,6 +117,7 @@ class Store:
         try:
             if self._again:
                 self._path.unlink(missing_ok=True)
+                shutil.rmtree(self.folder)
             content = self._path.read_bytes() if self._path.exists() else b""
             whole = content.rfind(b"\n") + 1
             if whole < len(content):  # killed while it wrote this line: the unit is done again
