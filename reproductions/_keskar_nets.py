@@ -118,6 +118,25 @@ def c3_network(quarter: int = 16) -> nn.Module:
     )
 
 
+def c3_whole() -> Workload:
+    """C3 as wide as in the paper, on all 50,000 images of CIFAR-100."""
+    archive = find(cifar100.FULL)
+    train, valid = cifar100.read_full(archive), cifar100.read_full(archive, "test")
+    return replace(
+        c3(),
+        name="keskar C3",
+        model=c3_whole_network,
+        data=train,
+        valid=valid,
+        planned_examples=100 * len(train[0]),
+    )
+
+
+def c3_whole_network() -> nn.Module:
+    """The shallow network with 64 channels."""
+    return c3_network(64)
+
+
 class Scaled(nn.Module):
     """Bytes to numbers from 0 to 1."""
 

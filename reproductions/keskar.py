@@ -34,7 +34,7 @@ Row = Mapping[str, Any]
 """One run: its batch size, rate and seed, and all that was measured of its weights."""
 
 PLANS: Mapping[Size, Mapping[str, Any]] = {
-    "smoke": {"net": "f1_smoke", "sizes": (32, 300), "seeds": 2, "examples": 300},
+    "smoke": {"net": "f1_smoke", "sizes": (32, 300), "seeds": 2, "examples": 300, "workers": 1},
     "small": {"net": "f1", "sizes": (256, 6000), "seeds": 5, "examples": 10_000},
     "paper": {"net": "f1", "sizes": (256, 6000), "seeds": 5, "examples": None},
 }
@@ -175,13 +175,9 @@ def trained(store: Store, net: str, name: str, sizes: Sequence[int], **how: Any)
     return study
 
 
-def measured_of(
-    study: Path, net: str, measures: Sequence[str], *, start_from: Path | None = None, **choices: Any
-) -> list[Row]:
+def measured_of(study: Path, net: str, measures: Sequence[str], *, threads: int = WORKERS, **choices: Any) -> list[Row]:
     """A row for each run of the study."""
-    found = rightbatch.sharpness(
-        study, f"{NETS}:{net}", measures=measures, threads=WORKERS, start_from=start_from, **choices
-    )
+    found = rightbatch.sharpness(study, f"{NETS}:{net}", measures=measures, threads=threads, **choices)
     return [
         {
             "run": end.run,
@@ -198,9 +194,9 @@ def measured_of(
 
 def of_paper_runs(store: Store, plan: Mapping[str, Any], measures: Sequence[str], **choices: Any) -> list[Row]:
     """Some measures of F1 at both sizes."""
-    workers = 1 if plan["net"] == "f1_smoke" else WORKERS
+    workers = plan.get("workers", WORKERS)
     study = trained(store, plan["net"], "F1", plan["sizes"], seeds=plan["seeds"], workers=workers)
-    return measured_of(study, plan["net"], measures, examples=plan["examples"], **choices)
+    return measured_of(study, plan["net"], measures, examples=plan["examples"], threads=workers, **choices)
 
 
 def joined(parts: Mapping[str, Sequence[Row]]) -> list[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rightbatch.evidence import Evidence
-from rightbatch.records import Settings
+from rightbatch.generalization import main_records
 from rightbatch.rules import RULES, Case, Judgement, Verdict, judge_all
 from rightbatch.search.forecast import Forecast
 
@@ -27,12 +27,8 @@ def case_of(
 
 
 def sharpness_of(evidence: Evidence) -> dict[tuple[int, float, int], float]:
-    """What was measured of the runs, by batch size, rate and seed: by the choices that most runs were measured by."""
-    by_choices: dict[Settings, dict[int, float]] = {}
-    for record in evidence.weights:
-        if record.measure == record.quantity == "box":
-            by_choices.setdefault(record.choices, {})[record.run] = record.value
-    boxes = max(by_choices.values(), key=len, default={})
+    """What was measured of the runs, by batch size, rate and seed."""
+    boxes = {record.run: record.value for record in main_records(evidence.weights, "box") if record.quantity == "box"}
     return {
         (run.trial.batch_size, run.trial.learning_rate, run.trial.seed): boxes[run.identifier]
         for run in evidence.runs

@@ -11,7 +11,7 @@ import numpy as np
 from rightbatch.fit.quantiles import t_quantile
 from rightbatch.fit.rank_correlation import FEWEST_PAIRS, RankCorrelation, rank_correlation
 from rightbatch.minima import MEASURES, WeightsRecord
-from rightbatch.records import Direction, Interval, Run, Trial
+from rightbatch.records import Direction, Interval, Run, Settings, Trial
 
 SHARPNESS = tuple(name for name, measure in MEASURES.items() if measure.sharpness)
 
@@ -61,6 +61,18 @@ class Across:
     sizes: tuple[SizeEnd, ...]
     with_gap: Mapping[str, RankCorrelation]
     with_quality: Mapping[str, RankCorrelation]
+
+
+def main_records(records: Sequence[WeightsRecord], measure: str) -> tuple[WeightsRecord, ...]:
+    """What a measure gave by the choices that most runs were measured by: values by others are another number."""
+    by_choices: dict[Settings, list[WeightsRecord]] = {}
+    for record in records:
+        if record.measure == measure:
+            by_choices.setdefault(record.choices, []).append(record)
+    if not by_choices:
+        return ()
+    most = max(by_choices, key=lambda choices: len(by_choices[choices]))
+    return tuple(by_choices[most])
 
 
 def ends_of(runs: Sequence[Run], records: Sequence[WeightsRecord], direction: Direction) -> tuple[EndOfRun, ...]:

@@ -68,6 +68,16 @@ def stopping(study: str | Path, patience_in: str = "epochs", **asked: Any) -> al
     return _drawn("stopping", study, asked, patience_in)
 
 
+def sharpness(study: str | Path, **asked: Any) -> alt.LayerChart:
+    """Sharpness of the minima against batch size, each run a dot."""
+    return _drawn("sharpness", study, asked)
+
+
+def path(study: str | Path, **asked: Any) -> alt.LayerChart:
+    """The loss along the lines between the weights of two runs."""
+    return _drawn("path", study, asked)
+
+
 def noise(study: str | Path, **asked: Any) -> alt.LayerChart:
     """The gradient noise scale along a training."""
     return _drawn("noise", study, asked)

@@ -12,9 +12,10 @@ import pytest
 import rightbatch
 from rightbatch import curves, plots
 from rightbatch.errors import InputError, InsufficientEvidence
+from rightbatch.minima import WeightsRecord
 from rightbatch.pipeline.sheets import sheet_of
-from rightbatch.records import GradientSample, Stop, StopReason
-from rightbatch.report.figures import gradients, rates, stopping, sweet_spot, thoma
+from rightbatch.records import GradientSample, Settings, Stop, StopReason
+from rightbatch.report.figures import gradients, minima, rates, stopping, sweet_spot, thoma
 from rightbatch.report.figures.frontier import frontier_data
 from rightbatch.report.sheet import Sheet
 from rightbatch.testing import Truth, synthetic_study
@@ -229,3 +230,32 @@ def test_rules_that_leave_the_map_at_once_are_not_drawn(sheet: Sheet) -> None:
     one = [row for row in rates.rates_data(sheet) if row["judged_by"] == rates.COST][:1]
     alone = replace(sheet, answer=replace(sheet.answer, learning_rate=1e6))
     assert rates.draw_rates(alone, one).to_dict()["layer"]
+
+
+def test_sharpness_and_lines_between_minima_are_those_that_were_measured(study: Path, sheet: Sheet) -> None:
+    assert minima.sharpness_data(sheet) == minima.path_data(sheet) == []
+    with pytest.raises(InsufficientEvidence, match=r"`rightbatch sharpness .* would"):
+        plots.sharpness(study)
+    usual, other = Settings({"epsilon": 1e-3}), Settings({"epsilon": 5e-4})
+    runs = sheet.evidence.runs[:6]
+    records = [WeightsRecord(run.identifier, "box", "box", 1.0 + run.identifier, choices=usual) for run in runs]
+    records += [WeightsRecord(runs[0].identifier, "box", "box", 99.0, choices=other)]
+    records += [
+        WeightsRecord(
+            runs[0].identifier, "path", name, 0.1 + at**2 * (name != "valid_loss"),
+            choices=Settings({"kind": kind, "at": at, "to": runs[1].identifier, "examples": "all"}),
+        )
+        for kind in ("straight", "curved")
+        for at in (-1.0, 0.0, 0.5, 1.0)
+        for name in ("train_loss", "train_metric", "valid_loss", "valid_metric")
+    ]  # fmt: skip
+    seen = replace(sheet, evidence=replace(sheet.evidence, weights=tuple(records)))
+    rows = minima.sharpness_data(seen)
+    assert sorted(row["value"] for row in rows) == [1.0 + run.identifier for run in runs]
+    assert {row["batch_size"] for row in rows} == {run.trial.batch_size for run in runs}
+    path = minima.path_data(seen)
+    assert len(path) == 2 * 4 * 2
+    assert "rises to 1.10" in minima.tell_path(seen, path)
+    assert minima.draw_path(seen, path).to_dict()["layer"]
+    assert minima.draw_sharpness(seen, rows).to_dict()["layer"]
+    assert "batch size" in minima.tell_sharpness(seen, rows)

@@ -63,7 +63,12 @@ SECTIONS = (
         ("stopping",),
         "patience_in",
     ),
-    Section("Generalization and gradient noise", "", ("gap", "noise")),
+    Section(
+        "Generalization, sharp minima and gradient noise",
+        "Whether large batches end in sharper minima, and whether these generalise worse, is looked at in the weights "
+        "that runs left (--keep-models last).",
+        ("gap", "sharpness", "path", "noise"),
+    ),
 )
 
 CONTROLS = {

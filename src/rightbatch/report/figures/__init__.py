@@ -5,6 +5,14 @@ from __future__ import annotations
 from rightbatch.report.figures.figure import Figure, to_target
 from rightbatch.report.figures.frontier import draw_frontier, frontier_data, tell_frontier
 from rightbatch.report.figures.gradients import draw_noise, noise_data, tell_noise
+from rightbatch.report.figures.minima import (
+    draw_path,
+    draw_sharpness,
+    path_data,
+    sharpness_data,
+    tell_path,
+    tell_sharpness,
+)
 from rightbatch.report.figures.rates import draw_rates, rates_data, tell_rates
 from rightbatch.report.figures.stopping import can_stop_early, draw_stopping, stopping_data, tell_stopping
 from rightbatch.report.figures.sweet_spot import (
@@ -131,6 +139,27 @@ FIGURES: tuple[Figure, ...] = (
         gap_data,
         draw_gap,
         tell_gap,
+    ),
+    Figure(
+        "sharpness",
+        "Sharpness of the minima",
+        "Rise of the loss in a box about the weights that a run ended with, over 1 + loss (Keskar et al. 2017), each "
+        "measured run a dot; grey: at another rate than the best of its size. It grows and shrinks with how weights "
+        "are scaled: compare runs of one model.",
+        sharpness_data,
+        draw_sharpness,
+        tell_sharpness,
+        measure="sharpness {study}",
+    ),
+    Figure(
+        "path",
+        "Between two minima",
+        "The loss along the straight line through the weights of two runs, and along an arc. Batch normalisation takes "
+        "the statistics of each pass.",
+        path_data,
+        draw_path,
+        tell_path,
+        measure="sharpness {study} --path 1,2",
     ),
     Figure(
         "noise",

@@ -25,10 +25,7 @@ def noise_data(sheet: Sheet) -> list[Row]:
 
     `high` is None where nothing bounds it above.
     """
-    found = [samples for samples in sheet.evidence.gradient_samples if samples and samples[0].metric == "plain"]
-    if not found:
-        return []
-    longest = max(found, key=lambda samples: samples[-1].step * samples[-1].batch_size)
+    longest = sheet.evidence.longest_samples
     parts = max(1, min(STRETCHES, len(longest) // SAMPLES))
     edges = [len(longest) * k // parts for k in range(parts + 1)]
     rows: list[Row] = []

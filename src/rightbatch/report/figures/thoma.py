@@ -61,7 +61,7 @@ def draw_target(sheet: Sheet, rows: list[Row]) -> alt.LayerChart:
 
 def tell_target(sheet: Sheet, rows: Sequence[Row]) -> str:
     """The quickest of the sizes by their median run."""
-    middle = _medians(rows)
+    middle = medians(rows)
     quick = min(middle, key=lambda size: middle[size])
     slow = max(middle, key=lambda size: middle[size])
     if quick == slow:
@@ -89,7 +89,7 @@ def draw_quality(sheet: Sheet, rows: list[Row]) -> alt.LayerChart:
 
 def tell_quality(sheet: Sheet, rows: Sequence[Row]) -> str:
     """The range of the medians."""
-    middle = _medians(rows)
+    middle = medians(rows)
     if len(middle) == 1:
         ((size, value),) = middle.items()
         return f"Only runs of batch size {size} tell of it: {units.significant(value, 4)} by the median."
@@ -122,7 +122,7 @@ def draw_gap(sheet: Sheet, rows: list[Row]) -> alt.LayerChart:
 
 def tell_gap(sheet: Sheet, rows: Sequence[Row]) -> str:
     """The medians at both ends."""
-    middle = _medians(rows)
+    middle = medians(rows)
     first, last = min(middle), max(middle)
     if first == last:
         return f"Only runs of batch size {first} tell of it: {units.significant(middle[first])} by the median."
@@ -158,7 +158,8 @@ def _dots(sheet: Sheet, rows: Sequence[Row], title: str) -> alt.LayerChart:
     return layered([dots, rule.mark_rule(color=GREEN, strokeDash=[2, 3]).encode(x=size_axis())])
 
 
-def _medians(rows: Sequence[Row]) -> dict[int, float]:
+def medians(rows: Sequence[Row]) -> dict[int, float]:
+    """The median value of each batch size."""
     sizes = dict.fromkeys(row["batch_size"] for row in rows)
     return {size: float(np.median([r["value"] for r in rows if r["batch_size"] == size])) for size in sizes}
 
