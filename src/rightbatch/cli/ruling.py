@@ -23,8 +23,7 @@ def rules_command(
     as_json: Json = False,
 ) -> None:
     """List the published rules, or explain one."""
-    if family is not None and family not in FAMILIES:
-        raise InputError(f"There is no family {family!r} of rules. Choose one of: {', '.join(FAMILIES)}.")
+    check_family(family)
     if name is not None:
         judging.check_rule(name)
     chosen = [r for r in RULES.values() if name in (None, r.name) and family in (None, r.family)]
@@ -57,8 +56,7 @@ def judge_command(
     as_json: Json = False,
 ) -> None:
     """Judge the published rules by a study: which hold here, which fail, what would tell. Trains nothing."""
-    if family is not None and family not in FAMILIES:
-        raise InputError(f"There is no family {family!r} of rules. Choose one of: {', '.join(FAMILIES)}.")
+    check_family(family)
     if rule is not None:
         judging.check_rule(rule)
     ask = asked(objective=objective or "time", target=target, target_on=target_on, present=present)
@@ -79,6 +77,12 @@ def judge_command(
             out.print()
             out.print(f"would tell: {', '.join(names)}", style="dim", markup=False)
             out.print(command, markup=False, soft_wrap=True)
+
+
+def check_family(family: str | None) -> None:
+    """Raises `InputError` for a name that is no family of rules."""
+    if family is not None and family not in FAMILIES:
+        raise InputError(f"There is no family {family!r} of rules. Choose one of: {', '.join(FAMILIES)}.")
 
 
 def facts_of(texts: list[str]) -> dict[str, float]:

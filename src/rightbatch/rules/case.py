@@ -49,7 +49,6 @@ class Tuned:
     cost: Known
     steps: Known
     rate: Known | None
-    best_rate: float
 
     @property
     def examples(self) -> Known:
@@ -105,10 +104,14 @@ class Case:
                     Known(math.log(size.cost.estimate), math.hypot(error, seconds_error)),
                     Known(math.log(steps), error),
                     None if size.at_edge else rate_known(size.best_rate, noise.freedom),
-                    size.best.learning_rate,
                 )
             )
         return tuple(found)
+
+    @cached_property
+    def rated(self) -> tuple[Tuned, ...]:
+        """Those whose best rate is not at the edge of the rates tried."""
+        return tuple(one for one in self.tuned if one.rate is not None)
 
     def _at_once(self, cell: Cell) -> bool:
         crossings = [self.evidence.crossing(run) for run in self.evidence.runs_at(cell.batch_size, cell.learning_rate)]
@@ -151,20 +154,18 @@ class Case:
     @cached_property
     def base(self) -> Tuned | None:
         """From where a rule for rates sets out: the tuned size nearest to what the person trains with now."""
-        usable = [one for one in self.tuned if one.rate is not None]
-        if not usable:
+        if not self.rated:
             return None
         present = self.evidence.facts.present
-        wanted = present[0] if present else usable[len(usable) // 2].batch_size
-        return min(usable, key=lambda one: abs(math.log(one.batch_size / wanted)))
+        wanted = present[0] if present else self.rated[len(self.rated) // 2].batch_size
+        return min(self.rated, key=lambda one: abs(math.log(one.batch_size / wanted)))
 
     @cached_property
     def tradeoff(self) -> TradeoffFit | None:
         """Steps against batch size, from sizes whose best rate is not at an edge; None with fewer than four."""
-        usable = [one for one in self.tuned if one.rate is not None]
-        if len(usable) < 4:
+        if len(self.rated) < 4:
             return None
-        return fit_tradeoff([one.batch_size for one in usable], [math.exp(one.steps.log) for one in usable])
+        return fit_tradeoff([one.batch_size for one in self.rated], [math.exp(one.steps.log) for one in self.rated])
 
     @cached_property
     def critical(self) -> Known | None:

@@ -130,7 +130,7 @@ def _judge(growth: Growth) -> Callable[[Case], Finding | Untold]:
         if case.untuned:
             return case.untuned
         base = case.base
-        others = [one for one in case.tuned if base and one.rate is not None and one is not base]
+        others = [one for one in case.rated if one is not base]
         if base is None or base.rate is None or len(others) < 2:
             return Untold("fewer than three sizes have a best rate that is not at an edge", case.sweep(case.wide(8)))
         effects = []

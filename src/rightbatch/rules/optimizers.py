@@ -8,12 +8,11 @@ from rightbatch.records import WorkloadFacts
 from rightbatch.rules.case import Case
 from rightbatch.rules.effects import Effect, Finding, Untold
 from rightbatch.rules.rule import Rule, no_prediction
+from rightbatch.rules.size_laws import ORDER
 from rightbatch.rules.sources import EMSO, WANG
 
 WASTE = math.log(1.25)
 """No more than a quarter of the examples is wasted where the batch does not matter."""
-
-ORDER = math.log(10)
 
 
 def is_emso(facts: WorkloadFacts) -> bool:

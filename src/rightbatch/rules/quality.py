@@ -154,18 +154,7 @@ def _judge_small_is_best(case: Case) -> Finding | Untold:
     if not small or not large:
         return Untold("no sizes from 2 to 32 beside larger ones", case.sweep(case.wide(), seeds=3))
     best = max(small, key=lambda one: one.value)
-    effects = tuple(
-        Effect(
-            f"quality at {one.batch_size} over that at {best.batch_size}",
-            one.value - best.value,
-            math.hypot(one.error, best.error),
-            found.freedom,
-            high=SAME_QUALITY,
-            unit=Unit.SHARE,
-            batch_size=one.batch_size,
-        )
-        for one in large
-    )
+    effects = tuple(replace(_over(one, best, found), high=SAME_QUALITY) for one in large)
     most = max(effects, key=lambda effect: effect.value)
     text = f"{most.batch_size} gets {more_or_less(most.value)} of the gain than {best.batch_size}"
     return Finding(effects, text)
@@ -177,24 +166,25 @@ def _judge_too_low(case: Case) -> Finding | Untold:
     if isinstance(found, Untold):
         return replace(found, command=found.command or case.sweep(case.wide(), seeds=3))
     low, *others = found.sizes
-    effects = tuple(
-        Effect(
-            f"quality at {one.batch_size} over that at {low.batch_size}",
-            one.value - low.value,
-            math.hypot(one.error, low.error),
-            found.freedom,
-            low=SAME_QUALITY,
-            unit=Unit.SHARE,
-            batch_size=one.batch_size,
-        )
-        for one in others
-    )
+    effects = tuple(replace(_over(one, low, found), low=SAME_QUALITY) for one in others)
     most = max(effects, key=lambda effect: effect.value)
     text = f"{most.batch_size} gets {more_or_less(most.value)} of the gain than {low.batch_size} ({found.given})"
     beyond = None
     if low.batch_size > 8:
         beyond = Untold("sizes below 9 were not tried", case.sweep("2,4,8", seeds=3))
     return Finding(effects, text, one_is_enough=True, only_holds=beyond)
+
+
+def _over(one: SizeQuality, other: SizeQuality, found: Qualities) -> Effect:
+    """How much better one size is than another, in shares of the gain."""
+    return Effect(
+        f"quality at {one.batch_size} over that at {other.batch_size}",
+        one.value - other.value,
+        math.hypot(one.error, other.error),
+        found.freedom,
+        unit=Unit.SHARE,
+        batch_size=one.batch_size,
+    )
 
 
 _WORSE = Protocol(Budget.EPOCHS, Tuning.ONE_RATE)

@@ -12,10 +12,10 @@ from rightbatch import curves
 from rightbatch.records import Point, Run
 from rightbatch.rules.case import Case
 from rightbatch.rules.effects import Effect, Finding, Unit, Untold
+from rightbatch.rules.quality import SAME_QUALITY
 from rightbatch.rules.rule import Rule, no_prediction
 from rightbatch.rules.sources import SMITH_GROW
 
-SAME_QUALITY = 0.01
 SAME_RATIO = 1.1
 """Rate over size, first and last, within this factor in both plans: else they are not the same temperature."""
 

@@ -150,8 +150,7 @@ def _predict_steps(case: Case) -> tuple[Prediction, ...]:
 def _judge_hyperbola(case: Case) -> Finding | Untold:
     if case.untuned:
         return case.untuned
-    usable = [one for one in case.tuned if one.rate is not None]
-    if case.tradeoff is None or len(usable) < 5:
+    if case.tradeoff is None or len(case.rated) < 5:
         return Untold("fewer than five sizes have a best rate that is not at an edge", case.sweep(case.wide()))
     effects = tuple(
         Effect(
@@ -163,7 +162,7 @@ def _judge_hyperbola(case: Case) -> Finding | Untold:
             MISFIT,
             batch_size=one.batch_size,
         )
-        for one in usable
+        for one in case.rated
     )
     worst = max(effects, key=lambda effect: abs(effect.value))
     knee = case.tradeoff.critical_batch_size.estimate
