@@ -2,9 +2,9 @@
 
     python benchmarks/sharpness_intervals.py --out benchmarks/sharpness_intervals.json
 
-Of 150 weights: five large eigenvalues (exponential, mean 3) and the others near zero on both sides (normal, 0.2), turned
-at random; 16 probes for the trace. Its interval is to have the truth in 95 % (exact binomial test), that of the eigenvalue
-at least as often: its bound is one for the worst case.
+Of 150 weights: five large eigenvalues (exponential, mean 3), the others near zero on both sides (normal, 0.2), turned
+at random; 16 probes for the trace. Its interval is to have the truth in 95 % (exact binomial test), that of the
+eigenvalue at least as often: its bound is one for the worst case.
 """
 
 from __future__ import annotations
