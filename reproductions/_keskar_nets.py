@@ -1,7 +1,8 @@
-"""What `keskar.py` trains: F1 on MNIST, all of it and 15,000 images of it, and C3 at a quarter of its width."""
+"""What `keskar.py` trains: F1 on MNIST, all of it and 15,000 images of it; C3 at a quarter of its width; C1 and C3."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -9,6 +10,8 @@ from torch import nn
 
 from rightbatch import Workload
 from rightbatch.bundled import cifar100, mnist
+from rightbatch.bundled.cifar import CIFAR10, CIFAR100, Archive
+from rightbatch.bundled.classification import Pair, accuracy, cross_entropy
 from rightbatch.bundled.data import find, local
 
 FEW = 15_000
@@ -77,64 +80,83 @@ class GhostBatchNorm(nn.BatchNorm1d):
 
 
 def c3() -> Workload:
-    """C3 at a quarter of its width on 15,000 images of CIFAR-100 (all 50,000 where they are at hand), Adam."""
-    if local(cifar100.FULL.path) is None and (subset := local(cifar100.SUBSET)) is not None:
+    """C3 at a quarter of its width on 15,000 images of CIFAR-100 (all 50,000 where they are at hand)."""
+    if local(CIFAR100.file.path) is None and (subset := local(cifar100.SUBSET)) is not None:
         train, valid = cifar100.read_subset(subset), cifar100.read_subset(subset, "test")
     else:
-        train, valid = cifar100.read_full(find(cifar100.FULL)), cifar100.read_full(find(cifar100.FULL), "test")
-    return replace(
-        cifar100.cifar100(),
-        name="keskar C3, quarter width",
-        model=c3_network,
-        data=train,
-        valid=valid,
-        optimizer=mnist.adam,
-        settings={},
-        present=(256, 0.001),
-        target=0.1,
-        planned_examples=40 * len(train[0]),
-    )
-
-
-def c3_network(quarter: int = 16) -> nn.Module:
-    """The authors' shallow network with 16 channels for 64: images as bytes to logits `[batch_size, 100]`."""
-
-    def stage(channels_in: int) -> list[nn.Module]:
-        convolution = nn.Conv2d(channels_in, quarter, 5, padding=2)
-        return [convolution, nn.BatchNorm2d(quarter), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1)]
-
-    def dense(inputs: int, outputs: int) -> list[nn.Module]:
-        return [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU(), nn.Dropout(0.5)]
-
-    wide = 6 * quarter
-    return nn.Sequential(
-        Scaled(),
-        *stage(3),
-        *stage(quarter),
-        nn.Flatten(),
-        *dense(64 * quarter, wide),
-        *dense(wide, wide // 2),
-        nn.Linear(wide // 2, cifar100.CLASSES),
-    )
+        train, valid = published(CIFAR100)
+    return convolutional("keskar C3, quarter width", quarter_c3_network, train, valid, passes=40)
 
 
 def c3_whole() -> Workload:
     """C3 as wide as in the paper, on all 50,000 images of CIFAR-100."""
-    archive = find(cifar100.FULL)
-    train, valid = cifar100.read_full(archive), cifar100.read_full(archive, "test")
-    return replace(
-        c3(),
-        name="keskar C3",
-        model=c3_whole_network,
+    return convolutional("keskar C3", c3_network, *published(CIFAR100), passes=100)
+
+
+def c1_whole() -> Workload:
+    """C1 as in the paper, on all 50,000 images of CIFAR-10."""
+    return convolutional("keskar C1", c1_network, *published(CIFAR10), passes=100)
+
+
+def published(archive: Archive) -> tuple[Pair, Pair]:
+    """All images of an archive: those that train, and the test images, which judge as in the paper."""
+    path = find(archive.file)
+    return archive.read(path), archive.read(path, "test")
+
+
+def convolutional(name: str, network: Callable[[], nn.Module], train: Pair, valid: Pair, *, passes: int) -> Workload:
+    """A convolutional network on images, trained with Adam."""
+    return Workload(
+        name=name,
+        model=network,
         data=train,
         valid=valid,
-        planned_examples=100 * len(train[0]),
+        loss=cross_entropy,
+        metric=accuracy,
+        direction="max",
+        optimizer=mnist.adam,
+        present=(256, 0.001),
+        target=0.1,
+        planned_examples=passes * len(train[0]),
+        evaluation_batch_size=100,  # what fits the cache of a core is faster
     )
 
 
-def c3_whole_network() -> nn.Module:
-    """The shallow network with 64 channels."""
-    return c3_network(64)
+def quarter_c3_network() -> nn.Module:
+    """C3 with 16 channels for 64: images as bytes to logits `[batch_size, 100]`."""
+    return shallow_network(16, CIFAR100.classes)
+
+
+def c3_network() -> nn.Module:
+    """C3: images as bytes to logits `[batch_size, 100]`."""
+    return shallow_network(64, CIFAR100.classes)
+
+
+def c1_network() -> nn.Module:
+    """C1: images as bytes to logits `[batch_size, 10]`."""
+    return shallow_network(64, CIFAR10.classes)
+
+
+def shallow_network(channels: int, classes: int) -> nn.Module:
+    """The authors' shallow convolutional network, after AlexNet."""
+
+    def stage(channels_in: int) -> list[nn.Module]:
+        convolution = nn.Conv2d(channels_in, channels, 5, padding=2)
+        return [convolution, nn.BatchNorm2d(channels), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1)]
+
+    def dense(inputs: int, outputs: int) -> list[nn.Module]:
+        return [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU(), nn.Dropout(0.5)]
+
+    wide = 6 * channels
+    return nn.Sequential(
+        Scaled(),
+        *stage(3),
+        *stage(channels),
+        nn.Flatten(),
+        *dense(64 * channels, wide),
+        *dense(wide, wide // 2),
+        nn.Linear(wide // 2, classes),
+    )
 
 
 class Scaled(nn.Module):

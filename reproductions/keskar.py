@@ -13,12 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import altair as alt
+from _keskar_told import Row, figure, notes, percent, values
 
 import rightbatch
 from rightbatch.generalization import difference_of_means, mean_of, ratio_of_means
 from rightbatch.records import Interval
-from rightbatch.report import units
 from rightbatch.reproduction import Claim, Comparison, Measured, Reproduction, Size, Store
 
 NETS = Path(__file__).with_name("_keskar_nets.py")
@@ -29,9 +28,6 @@ TUNED = (0.00178, 0.00316, 0.00562)
 
 STEPS_OF_SMALL = 58 * 40
 """Steps of batch size 256 in 40 passes over 15,000 images."""
-
-Row = Mapping[str, Any]
-"""One run: its batch size, rate and seed, and all that was measured of its weights."""
 
 PLANS: Mapping[Size, Mapping[str, Any]] = {
     "smoke": {"net": "f1_smoke", "sizes": (32, 300), "seeds": 2, "examples": 300, "workers": 1},
@@ -63,78 +59,44 @@ DIRECTIONS: Mapping[str, Mapping[str, Any]] = {
 # ------------------------------------------------------------------------------------------------- what is claimed
 
 
-def ratio_claim(identifier: str, where: str, published: float) -> Claim:
-    """Sharper by at least an order of magnitude: "one to two" are claimed."""
-    return Claim(
-        identifier=identifier,
-        sentence=f"F1, {where}: sharpness of the large batch over that of the small one, at least 10",
-        published=published,
-        tolerance=1 - 10 / published,
-        known_by="read in the paper",
-        relation="at least",
-        from_size="smoke" if identifier == "full 1e-3" else "small",
-    )
+read = partial(Claim, known_by="read in the paper", from_size="small")
 
 
+def ratio_claim(
+    identifier: str, words: str, published: float, *, least: float = 10, from_size: Size = "small"
+) -> Claim:
+    """Sharper by at least an order of magnitude, where they found so much: "one to two" are claimed."""
+    sentence = f"{words}: sharpness of the large batch over that of the small one, at least {least:g}"
+    tolerance = 1 - least / published
+    return read(identifier, sentence, published, tolerance, relation="at least", from_size=from_size)
+
+
+def gap_claim(identifier: str, words: str, small: float, large: float, from_size: Size = "small") -> Claim:
+    """Half of the gap between the accuracies that they found with both sizes, in percent."""
+    sentence = f"{words}: by how many points the small batch is more accurate, at least half of what they found"
+    return read(identifier, sentence, small - large, 0.5, relation="at least", from_size=from_size)
+
+
+QUARTER = "C3 (a quarter as wide, 15,000 images)"
 CLAIMS = (
-    ratio_claim("full 1e-3", "whole space, epsilon 1e-3", 205.14 / 1.23),
-    ratio_claim("full 5e-4", "whole space, epsilon 5e-4", 42.90 / 0.61),
-    ratio_claim("subspace 1e-3", "100 random directions, epsilon 1e-3", 9.22 / 0.11),
-    ratio_claim("subspace 5e-4", "100 random directions, epsilon 5e-4", 9.17 / 0.05),
-    Claim(
-        identifier="small accuracy",
-        sentence="F1, batch size 256: accuracy on the test images, in percent",
-        published=98.03,
-        tolerance=0.0,
-        slack=1.0,
-        known_by="read in the paper",
-        from_size="small",
-    ),
-    Claim(
-        identifier="large accuracy",
-        sentence="F1, batch size 6,000: accuracy on the test images, in percent",
-        published=97.81,
-        tolerance=0.0,
-        slack=1.0,
-        known_by="read in the paper",
-        from_size="small",
-    ),
-    Claim(
-        identifier="gap",
-        sentence="F1: by how many points the small batch is more accurate, at least half of what they found",
-        published=98.03 - 97.81,
-        tolerance=0.5,
-        relation="at least",
-        known_by="read in the paper",
-        from_size="small",
-    ),
-    Claim(
-        identifier="distance",
-        sentence="F1: how many times as far from its start the small batch ends (3 to 10 for all their networks)",
+    ratio_claim("full 1e-3", "F1, whole space, epsilon 1e-3", 205.14 / 1.23, from_size="smoke"),
+    ratio_claim("full 5e-4", "F1, whole space, epsilon 5e-4", 42.90 / 0.61),
+    ratio_claim("subspace 1e-3", "F1, 100 random directions, epsilon 1e-3", 9.22 / 0.11),
+    ratio_claim("subspace 5e-4", "F1, 100 random directions, epsilon 5e-4", 9.17 / 0.05),
+    read("small accuracy", "F1, batch size 256: accuracy on the test images, in percent", 98.03, 0.0, slack=1.0),
+    read("large accuracy", "F1, batch size 6,000: accuracy on the test images, in percent", 97.81, 0.0, slack=1.0),
+    gap_claim("gap", "F1", 98.03, 97.81),
+    read(
+        "distance",
+        "F1: how many times as far from its start the small batch ends (3 to 10 for all their networks)",
         published=3.0,
         tolerance=0.0,
         relation="at least",
-        known_by="read in the paper",
-        from_size="small",
     ),
-    Claim(
-        identifier="C3 gap",
-        sentence="C3, a quarter as wide, 15,000 images: points of accuracy, at least half of what they found",
-        published=49.58 - 46.45,
-        tolerance=0.5,
-        relation="at least",
-        known_by="read in the paper",
-        from_size="small",
-    ),
-    Claim(
-        identifier="C3 ratio",
-        sentence="C3, a quarter as wide, 15,000 images: sharpness of the large batch over that of the small one",
-        published=258.75 / 29.85,
-        tolerance=0.5,
-        relation="at least",
-        known_by="read in the paper",
-        from_size="small",
-    ),
+    gap_claim("C3 gap", QUARTER, 49.58, 46.45),
+    ratio_claim("C3 ratio", QUARTER, 258.75 / 29.85, least=4),
+    gap_claim("C1 gap", "C1", 80.04, 77.26, "paper"),
+    ratio_claim("C1 ratio", "C1, whole space, epsilon 1e-3", 707.23 / 28.58, from_size="paper"),
 )
 
 
@@ -160,7 +122,9 @@ def run(size: Size, store: Store) -> Measured:
     measured["open"] = store.unit("open choices", partial(open_choices, store, plan, rows))
     measured["path"] = store.unit("path", partial(path, store, plan, rows))
     measured["controls"] = store.unit("controls", partial(controls, store))
-    measured["C3"] = store.unit("C3", partial(convolutional, store, size))
+    nets = {"C3": "c3"} if size == "small" else {"C3": "c3_whole", "C1": "c1_whole"}
+    for name, net in nets.items():
+        measured[name] = store.unit(name, partial(convolutional, store, net))
     measured["along"] = store.unit("along training", partial(along, store))
     measured["warm"] = store.unit("warm starts", partial(warm, store))
     return measured
@@ -264,10 +228,9 @@ def controls(store: Store) -> dict[str, list[Row]]:
     }
 
 
-def convolutional(store: Store, size: Size) -> list[Row]:
-    """C3 at both sizes: a quarter as wide in 40 passes, or whole in 100."""
-    net = "c3" if size == "small" else "c3_whole"
-    study = trained(store, net, net, (256, 1500 if size == "small" else 5000))
+def convolutional(store: Store, net: str) -> list[Row]:
+    """A network on colour images at both sizes: C3 a quarter as wide on a part of them, or C3 or C1 as in the paper."""
+    study = trained(store, net, net, (256, 1500 if net == "c3" else 5000))
     return measured_of(study, net, ("box", "sam"), examples=5000)
 
 
@@ -296,11 +259,6 @@ def warm(store: Store) -> list[Row]:
 # --------------------------------------------------------------------------------------------- what came of it
 
 
-def values(rows: Sequence[Row], batch_size: int, name: str) -> list[float]:
-    """What was measured of the runs of a size."""
-    return [row[name] for row in rows if row["batch_size"] == batch_size]
-
-
 def compare(measured: Measured) -> tuple[Comparison, ...]:
     """Every claim with the 95 % interval of what was measured."""
     rows, (small, large) = measured["rows"], measured["sizes"]
@@ -309,9 +267,12 @@ def compare(measured: Measured) -> tuple[Comparison, ...]:
         return values(of, sizes[1], name), values(of, sizes[0], name)
 
     found: dict[str, Interval | None] = {"full 1e-3": ratio_of_means(*both(rows, "box", (small, large)))}
-    if "C3" in measured:
-        c3 = measured["C3"]
-        sizes = sorted({row["batch_size"] for row in c3})
+    for net in {"C3", "C1"} & measured.keys():
+        of_net = measured[net]
+        sizes = sorted({row["batch_size"] for row in of_net})
+        found[f"{net} gap"] = percent(difference_of_means(*both(of_net, "valid_metric", sizes[::-1])))
+        found[f"{net} ratio"] = ratio_of_means(*both(of_net, "box", sizes))
+    if "controls" in measured:
         found |= {
             "full 5e-4": ratio_of_means(*both(rows, "box 5e-4", (small, large))),
             "subspace 1e-3": ratio_of_means(*both(rows, "subspace", (small, large))),
@@ -320,159 +281,9 @@ def compare(measured: Measured) -> tuple[Comparison, ...]:
             "large accuracy": percent(mean_of(values(rows, large, "valid_metric"))),
             "gap": percent(difference_of_means(*both(rows, "valid_metric", (large, small)))),
             "distance": ratio_of_means(*both(rows, "distance", (large, small))),
-            "C3 gap": percent(difference_of_means(*both(c3, "valid_metric", sizes[::-1]))),
-            "C3 ratio": ratio_of_means(*both(c3, "box", sizes)),
         }
     claims = {claim.identifier: claim for claim in CLAIMS}
     return tuple(claims[name].judge(interval) for name, interval in found.items() if interval is not None)
-
-
-def percent(value: Interval | None) -> Interval | None:
-    """A share in percent."""
-    if value is None or value.low is None or value.high is None:
-        return value
-    return Interval(100 * value.estimate, 100 * value.low, 100 * value.high, value.level)
-
-
-def control_rows(measured: Measured) -> list[dict[str, Any]]:
-    """For each way to train the large batch: how much sharper than the small one, and how much less accurate."""
-    small = measured["controls"]["small"]
-    found = []
-    for name, rows in measured["controls"].items():
-        if name == "small":
-            continue
-        gap = percent(difference_of_means([r["valid_metric"] for r in small], [r["valid_metric"] for r in rows]))
-        ratio = ratio_of_means([r["box"] for r in rows], [r["box"] for r in small])
-        adaptive = ratio_of_means([r["adaptive"] for r in rows], [r["adaptive"] for r in small])
-        found.append(
-            {"control": name, "gap": gap, "ratio": ratio, "adaptive": adaptive, "rate": rows[0]["learning_rate"]}
-        )
-    return found
-
-
-def notes(measured: Measured) -> tuple[str, ...]:
-    """What a measurement costs and what was measured beside the claims, a sentence for each."""
-    cost = mean_of([row["evaluations"]["box"] / 10 for row in measured["rows"]])
-    said = [f"An iteration of L-BFGS-B on F1 takes {units.interval(cost)} passes over the data, forward and backward."]
-    if "controls" in measured:
-        said += [*notes_on_minima(measured), *notes_on_choices(measured), *notes_on_controls(measured)]
-    return tuple(said)
-
-
-def notes_on_minima(measured: Measured) -> list[str]:
-    """Both sizes in numbers, and the measures of today."""
-    rows, (small, large) = measured["rows"], measured["sizes"]
-    said = []
-    for size in (small, large):
-        of = {name: mean_of(values(rows, size, name)) for name in ("box", "subspace", "train_loss", "distance")}
-        accuracy = percent(mean_of(values(rows, size, "train_metric")))
-        said.append(
-            f"Batch size {size:,}: sharpness {units.interval(of['box'])} in the whole space and "
-            f"{units.interval(of['subspace'])} in the subspace, training loss {units.interval(of['train_loss'])}, "
-            f"training accuracy {units.interval(accuracy)} %, distance from the start {units.interval(of['distance'])}."
-        )
-    for name, title in (
-        ("adaptive", "Adaptive sharpness, which rescaling does not change"),
-        ("sam", "SAM's sharpness"),
-        ("eigenvalue", "Largest eigenvalue of the Hessian (2,000 images)"),
-    ):
-        times = ratio_of_means(values(rows, large, name), values(rows, small, name))
-        said.append(f"{title}, large over small: {units.interval(times)}.")
-    return said
-
-
-def notes_on_choices(measured: Measured) -> list[str]:
-    """The metric by every choice that the paper leaves open."""
-    space = {"box": "Whole space", "subspace": "Subspace"}
-    return [
-        f"{space[row['measure']]}, {row['choice']}: {units.significant(row['small'])} and "
-        f"{units.significant(row['large'])}, ratio {units.significant(ratio(row))}."
-        for row in measured["open"]
-    ]
-
-
-def notes_on_controls(measured: Measured) -> list[str]:
-    """What each control leaves of ratio and gap; the metric along training and after warm starts."""
-    said = [
-        f"15,000 images, large batch, {one['control']} (rate {units.rate(one['rate'])}): sharper by "
-        f"{units.interval(one['ratio'], units.times)} (adaptive: {units.interval(one['adaptive'], units.times)}), less "
-        f"accurate by {units.interval(one['gap'])} points."
-        for one in control_rows(measured)
-    ]
-    said += [
-        f"After {row['passes']} passes at batch size {row['batch_size']:,}: training loss "
-        f"{units.significant(row['train_loss'])}, sharpness {units.significant(row['box'])} (one start)."
-        for row in measured["along"]
-    ]
-    return said + [
-        f"Large batch begun after {row['passes']} passes of the small one: accuracy "
-        f"{units.significant(100 * row['valid_metric'], 4)} %, sharpness {units.significant(row['box'])} (one start)."
-        for row in measured["warm"]
-    ]
-
-
-def ratio(row: Row) -> float | None:
-    """Large over small."""
-    return row["large"] / row["small"] if row["small"] > 0 else None
-
-
-def figure(measured: Measured) -> alt.VConcatChart | alt.Chart:
-    """Sharpness of every run against its accuracy; the controls; the lines between two minima."""
-    rows = [
-        {"batch size": f"{row['batch_size']:,}", "sharpness": row["box"], "accuracy": 100 * row["valid_metric"]}
-        for row in measured["rows"]
-    ]
-    colour = alt.Color("batch size:N", scale=alt.Scale(range=["#0072b2", "#d55e00"]))
-    runs = (
-        alt.Chart(alt.Data(values=rows))
-        .mark_point(size=70, strokeWidth=2)
-        .encode(
-            x=alt.X("sharpness:Q", title="sharpness (epsilon 1e-3, whole space)", scale=alt.Scale(type="log")),
-            y=alt.Y("accuracy:Q", title="validation accuracy, %", scale=alt.Scale(zero=False)),
-            color=colour,
-        )
-        .properties(width=620, height=220)
-    )
-    if "controls" not in measured:
-        return runs
-    return alt.vconcat(runs, controls_chart(measured), path_chart(measured)).resolve_scale(color="independent")
-
-
-def controls_chart(measured: Measured) -> alt.HConcatChart:
-    """How much of ratio and gap survives each control, with 95 % intervals."""
-    found = [
-        {"control": one["control"], "of": name, "value": one[key].estimate, "low": one[key].low, "high": one[key].high}
-        for one in control_rows(measured)
-        for key, name in (("ratio", "times as sharp"), ("gap", "points less accurate"))
-    ]
-
-    def beside(name: str, scale: alt.Scale) -> alt.LayerChart:
-        base = alt.Chart(alt.Data(values=[row for row in found if row["of"] == name])).encode(
-            y=alt.Y("control:N", title=None, sort=None)
-        )
-        bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=name, scale=scale), x2="high:Q")
-        return alt.layer(bars, base.mark_point(filled=True, size=70).encode(x=alt.X("value:Q", title=name))).properties(
-            width=230, height=120
-        )
-
-    return alt.hconcat(
-        beside("times as sharp", alt.Scale(type="log")), beside("points less accurate", alt.Scale(zero=True))
-    )
-
-
-def path_chart(measured: Measured) -> alt.LayerChart:
-    """Training and validation loss along the straight and the curved line."""
-    found = [
-        {"at": row["at"], "loss": max(row[f"{part}_loss"], 1e-6), "line": f"{row['kind']}, {part}"}
-        for row in measured["path"]
-        for part in ("train", "valid")
-    ]
-    lines = alt.Chart(alt.Data(values=found)).encode(
-        x=alt.X("at:Q", title="0: small batch's minimum, 1: large batch's"),
-        y=alt.Y("loss:Q", title="loss", scale=alt.Scale(type="log")),
-        color=alt.Color("line:N", scale=alt.Scale(range=["#56b4e9", "#0072b2", "#e69f00", "#d55e00"])),
-    )
-    return (lines.mark_line() + lines.mark_point(size=15, filled=True)).properties(width=620, height=240)
 
 
 REPRODUCTION = Reproduction(

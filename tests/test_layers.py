@@ -74,6 +74,7 @@ MAY_BE_IMPORTED_THERE = {
 TENSOR_WING_MAY_IMPORT = MAY_BE_IMPORTED_THERE | TENSOR_WING
 TENSOR_FILES_OF_BUNDLED = {
     "char_lm.py",
+    "cifar.py",
     "cifar100.py",
     "classification.py",
     "digits.py",

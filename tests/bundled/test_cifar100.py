@@ -1,4 +1,4 @@
-"""CIFAR-100 as published and as a subset: which is taken, what is read, what is refused."""
+"""CIFAR-10, and CIFAR-100 as published and as a subset: which is taken, what is read, what is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from rightbatch.bundled import cifar100, data
-from rightbatch.bundled.cifar100 import FULL, SUBSET, Standardise, pixels, read_full, read_subset
+from rightbatch.bundled.cifar import CIFAR10, CIFAR100
+from rightbatch.bundled.cifar100 import SUBSET, Standardise, pixels, read_subset
 from rightbatch.errors import DataError
 
 RANDOM = np.random.default_rng(0)
@@ -23,13 +24,19 @@ CHANNELS_FIRST = torch.from_numpy(IMAGES.transpose(0, 3, 1, 2).copy())
 
 
 def archive(path: Path, content: object, *, name: str = "cifar-100-python/train", protocol: int = 4) -> Path:
-    """A tar.gz with one pickle, as the published one has them."""
-    packed = pickle.dumps(content, protocol=protocol)
+    """A tar.gz with one pickle."""
+    return archive_of(path, {name: content}, protocol=protocol)
+
+
+def archive_of(path: Path, contents: dict[str, object], *, protocol: int = 4) -> Path:
+    """A tar.gz with pickles, as the published ones have them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w:gz") as tar:
-        member = tarfile.TarInfo(name)
-        member.size = len(packed)
-        tar.addfile(member, io.BytesIO(packed))
+        for name, content in contents.items():
+            packed = pickle.dumps(content, protocol=protocol)
+            member = tarfile.TarInfo(name)
+            member.size = len(packed)
+            tar.addfile(member, io.BytesIO(packed))
     return path
 
 
@@ -61,7 +68,10 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 def test_both_forms_give_the_same_images(tmp_path):
-    for images, labels in (read_subset(subset(tmp_path / "s.npz")), read_full(archive(tmp_path / "a", published()))):
+    for images, labels in (
+        read_subset(subset(tmp_path / "s.npz")),
+        CIFAR100.read(archive(tmp_path / "a", published())),
+    ):
         assert torch.equal(images, CHANNELS_FIRST)
         assert labels.tolist() == LABELS.tolist()
 
@@ -72,7 +82,9 @@ def test_the_full_set_comes_first_then_the_subset_then_a_download(folder, tmp_pa
     subset(folder / SUBSET)
     workload = cifar100.cifar100()
     assert (workload.name, len(workload.data[1]), len(workload.valid[1])) == ("cifar100:15k", 16, 4)
-    archive(tmp_path / "cache" / "rightbatch" / FULL.path, published())  # also where an earlier download left it
+    archive(
+        tmp_path / "cache" / "rightbatch" / CIFAR100.file.path, published()
+    )  # also where an earlier download left it
     workload = cifar100.cifar100()
     assert (workload.name, len(workload.data[1]), len(workload.valid[1])) == ("cifar100", 18, 2)
 
@@ -96,16 +108,38 @@ DAMAGED = {
 @pytest.mark.parametrize(("content", "message"), DAMAGED.values(), ids=DAMAGED.keys())
 def test_a_damaged_archive_is_told_and_runs_no_code(tmp_path, content, message):
     with pytest.raises(DataError, match=message):
-        read_full(archive(tmp_path / "a.tar.gz", content))
+        CIFAR100.read(archive(tmp_path / "a.tar.gz", content))
 
 
 def test_an_archive_that_is_cut_short_or_another_is_told(tmp_path):
     path = archive(tmp_path / "a.tar.gz", published())
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(DataError, match="is damaged"):
-        read_full(path)
+        CIFAR100.read(path)
     with pytest.raises(DataError, match="cifar-100-python/train"):
-        read_full(archive(path, published(), name="cifar-10/train"))
+        CIFAR100.read(archive(path, published(), name="cifar-10/train"))
+
+
+def test_the_five_batches_of_cifar_10_are_joined_in_order_and_its_labels_are_ten(tmp_path):
+    pixels = CHANNELS_FIRST.reshape(20, 3072).numpy()
+    names = [f"cifar-10-batches-py/data_batch_{number}" for number in (3, 1, 2, 5, 4)]  # as they come in the file
+    parts = {name: {b"data": pixels[4 * k : 4 * k + 4], b"labels": [k] * 4} for k, name in enumerate(names)}
+    test = {"cifar-10-batches-py/test_batch": {b"data": pixels[:2], b"labels": [9, 8]}}
+    path = archive_of(tmp_path / "a.tar.gz", {**parts, **test})
+    images, labels = CIFAR10.read(path)
+    order = (1, 2, 0, 4, 3)
+    assert labels.tolist() == [k for k in order for _ in range(4)]
+    assert torch.equal(images, torch.cat([CHANNELS_FIRST[4 * k : 4 * k + 4] for k in order]))
+    images, labels = CIFAR10.read(path, "test")
+    assert labels.tolist() == [9, 8]
+    assert torch.equal(images, CHANNELS_FIRST[:2])
+    del parts[names[3]]
+    with pytest.raises(DataError, match="data_batch_5"):
+        CIFAR10.read(archive_of(path, {**parts, **test}))
+    with pytest.raises(DataError, match="a label of 0 to 9"):
+        CIFAR10.read(
+            archive_of(path, {"cifar-10-batches-py/test_batch": {b"data": pixels, b"labels": [10] * 20}}), "test"
+        )
 
 
 def test_a_damaged_subset_is_told(tmp_path):

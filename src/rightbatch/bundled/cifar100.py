@@ -10,32 +10,21 @@ The test images stay untouched: to evaluate them at every rung would cost as muc
 
 from __future__ import annotations
 
-import io
-import pickle
-import tarfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import nn
 
+from rightbatch.bundled.cifar import CIFAR100, Part, checked, damaged
 from rightbatch.bundled.classification import Pair, accuracy, cross_entropy
-from rightbatch.bundled.data import DataFile, find, local
+from rightbatch.bundled.data import find, local
 from rightbatch.bundled.rows import split_apart
-from rightbatch.errors import DataError
 from rightbatch.records import Trial
 from rightbatch.workload import Workload
 
-FULL = DataFile(
-    "cifar100/cifar-100-python.tar.gz",
-    "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
-    "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
-)
 SUBSET = "cifar100/cifar100-15k.npz"
-CLASSES = 100
-Part = Literal["train", "test"]
 
 
 def cifar100() -> Workload:
@@ -43,8 +32,8 @@ def cifar100() -> Workload:
 
     On the subset, batch size 32 at rate 0.018 reaches it after 58,000 examples (5 passes).
     """
-    subset = local(SUBSET) if local(FULL.path) is None else None
-    images, labels = read_subset(subset) if subset else read_full(find(FULL))
+    subset = local(SUBSET) if local(CIFAR100.file.path) is None else None
+    images, labels = read_subset(subset) if subset else CIFAR100.read(find(CIFAR100.file))
     train, valid = split_apart(images, labels, valid_examples=len(images) // (5 if subset else 10))
     mean, deviation = pixels(train[0])
     return Workload(
@@ -93,7 +82,7 @@ def network(mean: torch.Tensor, deviation: torch.Tensor) -> nn.Module:
         *stage(32, 64),
         nn.AvgPool2d(2),
         nn.Flatten(),
-        nn.Linear(4 * 64, CLASSES),
+        nn.Linear(4 * 64, CIFAR100.classes),
     )
 
 
@@ -116,52 +105,6 @@ def read_subset(path: Path, part: Part = "train") -> Pair:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
     except Exception as error:  # a damaged archive may raise anything
-        raise _damaged(path, error) from error
-    return _checked(path, images.transpose(0, 3, 1, 2) if images.ndim == 4 else images, labels)
-
-
-def read_full(path: Path, part: Part = "train") -> Pair:
-    """Images of the published archive, bytes of shape `[n, 3, 32, 32]`, and labels. Raises `DataError`."""
-    try:
-        with tarfile.open(path, "r:gz") as archive:
-            member = archive.extractfile(f"cifar-100-python/{part}")
-            if member is None:
-                raise ValueError(f"cifar-100-python/{part} is no file")
-            content = PlainUnpickler(io.BytesIO(member.read()), encoding="bytes").load()
-        images, labels = np.asarray(content[b"data"]), np.asarray(content[b"fine_labels"])
-    except Exception as error:  # a damaged archive may raise anything
-        raise _damaged(path, error) from error
-    return _checked(path, images.reshape(-1, 3, 32, 32) if images.shape[1:] == (3072,) else images, labels)
-
-
-class PlainUnpickler(pickle.Unpickler):
-    """Reads plain values and NumPy arrays, and nothing else: a pickle could run any code."""
-
-    # NumPy has moved this function between versions; the archive names its place of 2009.
-    _rebuild = np.empty(0).__reduce__()[0]
-    _allowed: ClassVar[dict[tuple[str, str], Any]] = {
-        ("numpy.core.multiarray", "_reconstruct"): _rebuild,
-        ("numpy._core.multiarray", "_reconstruct"): _rebuild,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return self._allowed[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which an array does not need") from None
-
-
-def _checked(path: Path, images: np.ndarray, labels: np.ndarray) -> Pair:
-    fits = images.shape == (len(labels), 3, 32, 32) and images.dtype == np.uint8 and labels.ndim == 1
-    if not fits or not len(labels) or not (labels.min() >= 0 and labels.max() < CLASSES):
-        raise DataError(
-            f"{path} has images of shape {images.shape} ({images.dtype}) and labels of shape {labels.shape}, expected "
-            f"bytes of 32x32 in three colours, and a label of 0 to 99 for each. Delete the file and run again."
-        )
-    return torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels.astype(np.int64))
-
-
-def _damaged(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path} is damaged: {type(error).__name__}: {error}. Delete it and run again.")
+        raise damaged(path, error) from error
+    images = images.transpose(0, 3, 1, 2) if images.ndim == 4 else images
+    return checked(path, images, labels, CIFAR100.classes)

@@ -155,7 +155,11 @@ def _load(path: Path) -> Reproduction:
         raise InputError(f"{path} cannot be loaded as Python.")
     module = importlib.util.module_from_spec(specification)
     sys.modules[name] = module  # so that records defined there can be made and pickled
-    _told(path, lambda: specification.loader.exec_module(module))  # type: ignore[union-attr]
+    sys.path.insert(0, str(path.parent))  # for the files of its own, `_<name>*.py`
+    try:
+        _told(path, lambda: specification.loader.exec_module(module))  # type: ignore[union-attr]
+    finally:
+        sys.path.remove(str(path.parent))
     found = getattr(module, "REPRODUCTION", None)
     if not isinstance(found, Reproduction):
         raise InputError(f"{path} has no REPRODUCTION = Reproduction(...), found {type(found).__name__}.")
