@@ -3,8 +3,8 @@
     python benchmarks/sharpness_intervals.py --out benchmarks/sharpness_intervals.json
 
 Of 150 weights: five large eigenvalues (exponential, mean 3), the others near zero on both sides (normal, 0.2), turned
-at random; 16 probes for the trace. Its interval is to have the truth in 95 % (exact binomial test), that of the
-eigenvalue at least as often: its bound is one for the worst case.
+at random; as many probes for the trace as by default. Its interval is to have the truth in 95 % (exact binomial test),
+that of the eigenvalue at least as often: its bound is one for the worst case.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from scipy.stats import binomtest
 
 from rightbatch.landscape.spectrum import largest_eigenvalue, trace
 from rightbatch.machine import processor
+from rightbatch.minima import Choices
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "landscape"))
 
 from quadratics import quadratic, random_hessian
 
-SIZE, PROBES = 150, 16
+SIZE, PROBES = 150, Choices().probes
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ class Choices:
     curvature_examples: The same for the Hessian, whose products are dear.
     radius: Of the sphere of SAM (Foret et al. 2021: 0.05).
     adaptive_epsilon: Half the side of the adaptive box, relative to |x_i|.
-    probes: Random vectors of Hutchinson's estimate of the trace.
+    probes: Products of the Hessian with vectors that the trace is estimated from.
     seed: Of all that is drawn.
 
     Raises `InputError` for a value that cannot be.
@@ -52,7 +52,7 @@ class Choices:
     curvature_examples: int | None = 2000
     radius: float = 0.05
     adaptive_epsilon: float = 1e-2
-    probes: int = 16
+    probes: int = 32
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -112,7 +112,9 @@ MEASURES: dict[str, Measure] = {
         "Lanczos; Kuczynski and Wozniakowski 1992",
         ("statistics", "curvature_examples", "seed"),
     ),
-    "trace": Measure("trace of the Hessian", "Hutchinson 1990", ("statistics", "curvature_examples", "probes", "seed")),
+    "trace": Measure(
+        "trace of the Hessian", "Hutch++, Meyer et al. 2021", ("statistics", "curvature_examples", "probes", "seed")
+    ),
 }
 """All that is measured, by name; `landscape.measuring.MEASURING` has a function for each."""
 

@@ -30,7 +30,7 @@ def test_intervals_have_the_truth_as_often_as_they_say() -> None:
         assert found.high is not None
         inside += found.low * (1 - 1e-9) <= eigenvalues.max() <= found.high
         assert found.estimate == pytest.approx(eigenvalues.max(), rel=0.01)
-        traces += eigenvalues.sum() in trace(surface, probes=16, seed=seed)
+        traces += eigenvalues.sum() in trace(surface, probes=32, seed=seed)
     assert inside >= 0.95 * TIMES
     assert binomtest(traces, TIMES, 0.95).pvalue > 0.01
 
@@ -39,11 +39,20 @@ def test_of_a_few_weights_the_hessian_is_made_whole() -> None:
     eigenvalues, hessian = known(DENSE, 0)
     found = largest_eigenvalue(quadratic(hessian, np.zeros(DENSE), np.zeros(DENSE)))
     assert found.low == found.high == pytest.approx(eigenvalues.max(), rel=1e-9)
+    found = trace(quadratic(hessian, np.zeros(DENSE), np.zeros(DENSE)), probes=2)
+    assert found.low == found.high == pytest.approx(eigenvalues.sum(), rel=1e-9)
 
 
-def test_random_signs_miss_nothing_of_a_diagonal() -> None:
-    found = trace(quadratic(np.diag(np.arange(80.0)), np.zeros(80), np.zeros(80)), probes=3)
-    assert (found.estimate, found.low, found.high) == pytest.approx((3160, 3160, 3160))
+def test_the_trace_is_exact_where_a_third_of_the_products_finds_all_there_is() -> None:
+    draw = np.random.default_rng(2)
+    eigenvalues = np.concatenate([[40.0, -3.0, 2.0, 0.5], np.zeros(116)])
+    found = trace(quadratic(random_hessian(eigenvalues, draw), np.zeros(120), np.zeros(120)), probes=14)
+    assert (found.estimate, found.low, found.high) == pytest.approx((39.5, 39.5, 39.5), abs=1e-8)
+
+
+def test_the_trace_by_few_products_is_the_mean_over_random_signs() -> None:
+    found = trace(quadratic(np.diag(np.arange(80.0)), np.zeros(80), np.zeros(80)), probes=2)
+    assert (found.estimate, found.low, found.high) == pytest.approx((3160, 3160, 3160))  # exact for a diagonal
 
 
 def test_the_same_seed_gives_the_same_numbers() -> None:

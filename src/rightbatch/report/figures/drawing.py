@@ -37,6 +37,7 @@ def layered(layers: Sequence[Any]) -> alt.LayerChart:
         chart.configure(font="system-ui, sans-serif")
         .configure_axis(
             labelFontSize=13,
+            titlePadding=14,
             titleFontSize=13,
             labelColor=INK,
             titleColor=INK,

@@ -36,7 +36,7 @@ def sharpness_data(sheet: Sheet) -> list[Row]:
 def draw_sharpness(sheet: Sheet, rows: Sequence[Row]) -> alt.LayerChart:
     """Sharpness against batch size; runs at other rates than the best are grey."""
     drawn = [row for row in rows if row["value"] > 0]
-    y = log_axis("value", "sharpness (rise of the loss in the box, %)")
+    y = log_axis("value", "sharpness, %")
     return layered(
         [
             alt.Chart(values([row for row in drawn if row.get("best_rate", True) is best]))
@@ -52,10 +52,10 @@ def tell_sharpness(sheet: Sheet, rows: Sequence[Row]) -> str:
     middle = medians([row for row in rows if row.get("best_rate", True)] or rows)
     first, last = min(middle), max(middle)
     if first == last:
-        return f"Only runs of batch size {first} were measured: {units.significant(middle[first])} by the median."
+        return f"Only runs of batch size {first:,} were measured: {units.significant(middle[first])} by the median."
     return (
-        f"By the median run sharpness is {units.significant(middle[first])} at batch size {first} and "
-        f"{units.significant(middle[last])} at {last}. Runs that were trained less far differ for that reason too."
+        f"By the median run sharpness is {units.significant(middle[first])} at batch size {first:,} and "
+        f"{units.significant(middle[last])} at {last:,}. Runs that were trained less far differ for that reason too."
     )
 
 

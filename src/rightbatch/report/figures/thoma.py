@@ -125,10 +125,10 @@ def tell_gap(sheet: Sheet, rows: Sequence[Row]) -> str:
     middle = medians(rows)
     first, last = min(middle), max(middle)
     if first == last:
-        return f"Only runs of batch size {first} tell of it: {units.significant(middle[first])} by the median."
+        return f"Only runs of batch size {first:,} tell of it: {units.significant(middle[first])} by the median."
     return (
-        f"By the median run the gap is {units.significant(middle[first])} at batch size {first} and "
-        f"{units.significant(middle[last])} at {last}. The training loss is a mean over the steps before an "
+        f"By the median run the gap is {units.significant(middle[first])} at batch size {first:,} and "
+        f"{units.significant(middle[last])} at {last:,}. The training loss is a mean over the steps before an "
         f"evaluation, of weights that were still a little worse."
     )
 
