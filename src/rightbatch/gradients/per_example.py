@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
 from rightbatch.errors import InputError
 from rightbatch.gradients.capture import Arrival, Capture
 from rightbatch.gradients.exact import Loss, count_examples, each_example, one_example, refuse_mixing, trained
 from rightbatch.gradients.factors import Found, combinable, measure, wide
-from rightbatch.losses import is_total
-from rightbatch.parts import mapped
-
-VMAP_NUMBERS = 1 << 24
-"""Gradients of single examples are held for about so many numbers at a time."""
+from rightbatch.gradients.rows import NUMBERS, example_gradient
 
 
 class PerExampleNorms:
@@ -166,35 +162,14 @@ def norms_by_function(model: nn.Module, loss: Loss, batch: Any, names: Sequence[
     return squared / weights.sum() ** 2
 
 
-def _vectorized(
-    model: nn.Module, loss: Loss, batch: Any, parameters: Mapping[str, nn.Parameter]
-) -> tuple[Tensor, Tensor]:
+def _vectorized(model: nn.Module, loss: Loss, batch: Any, parameters: dict[str, nn.Parameter]) -> tuple[Tensor, Tensor]:
     """Squared norms of the gradients of each example's summed loss, and its weight in a mean: both [examples]."""
-    whole = _WithLoss(model, loss)
-
-    def total(values: dict[str, Tensor], example: Any) -> tuple[Tensor, Tensor]:
-        value = functional_call(whole, values, (mapped(example, lambda tensor: tensor.unsqueeze(0)),))
-        summed, weight = value if is_total(value) else (value.sum(), 1.0)
-        return summed, torch.as_tensor(weight, dtype=summed.dtype, device=summed.device)
-
-    gradient: Callable[..., Any] = torch.func.grad(total, has_aux=True)
+    gradient, values = example_gradient(model, loss, parameters)
 
     def square(values: dict[str, Tensor], example: Any) -> tuple[Tensor, Tensor]:
         gradients, weight = gradient(values, example)
         return torch.stack([wide(part).square().sum() for part in gradients.values()]).sum(), weight
 
-    values = {f"model.{name}": parameter.detach() for name, parameter in parameters.items()}
-    size = max(1, VMAP_NUMBERS // max(1, sum(value.numel() for value in values.values())))
+    size = max(1, NUMBERS // max(1, sum(value.numel() for value in values.values())))
     found = vmap(square, in_dims=(None, 0), randomness="different", chunk_size=size)(values, batch)
     return found[0], found[1]
-
-
-class _WithLoss(nn.Module):
-    """The model with its loss behind it, so that `functional_call` can replace the parameters of the one within."""
-
-    def __init__(self, model: nn.Module, loss: Loss) -> None:
-        super().__init__()
-        self.model, self.loss = model, loss
-
-    def forward(self, batch: Any) -> Any:
-        return self.loss(self.model, batch)
