@@ -34,8 +34,8 @@ def _row(claim: Claim, done: Comparison) -> dict[str, str]:
         "sentence": claim.sentence,
         "published": sign + number(claim.published),
         "measured": number(done.measured) if done.low is None else units.interval(done.interval),
-        "ratio": "-" if done.ratio is None else units.significant(done.ratio, 5),
-        "allowed": f"{100 * claim.tolerance:g} %" + (f" or {claim.slack:g}" if claim.slack else ""),
+        "ratio": "-" if done.ratio is None else units.significant(done.ratio, 4),
+        "allowed": f"{units.significant(100 * claim.tolerance)} %" + (f" or {claim.slack:g}" if claim.slack else ""),
         "known_by": claim.known_by,
         "verdict": done.verdict,
     }
