@@ -52,6 +52,7 @@ TENSOR_WING = {
     "retrying",
     "schedules",
     "landscape",
+    "optim",
     "stepping",
     "update",
     "weights",

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from rightbatch.errors import InputError
+from rightbatch.fit.averaging import averaged_covariance, averaging_regime
 from rightbatch.fit.posterior import (
     ConstantSGD,
     Optimum,
-    averaged_covariance,
     diagonal_preconditioner,
     diffusion_covariance,
     full_preconditioner,
@@ -153,6 +153,21 @@ def test_means_in_the_case_of_the_paper_follow_its_equation_33():
     )
     found = averaged_covariance(known, ConstantSGD(rate, size), window)
     assert off(found, turned * of_each @ turned.T) < 0.002
+
+
+def test_the_regime_of_averaging_ends_where_means_grow_narrow_or_steps_do_not_contract():
+    known = Optimum(np.diag([4.0, 0.1]), np.diag([4.0, 0.1]), 1000)
+    assert not averaging_regime(known, ConstantSGD(0.4, 10), 100).failures
+    (narrow,) = averaging_regime(known, ConstantSGD(0.1, 10), 100).failures
+    assert "only 1 times within a window" in narrow
+    ratio = averaged_covariance(known, ConstantSGD(0.1, 10), 100) / posterior_covariance(known).clip(1e-300)
+    assert ratio[0, 0] == pytest.approx(1, abs=0.05)
+    assert ratio[1, 1] < 0.4
+    (fast,) = averaging_regime(known, ConstantSGD(0.6, 10), 100).failures
+    assert "1.2 times the largest that is stable" in fast
+    assert averaging_regime(known, ConstantSGD(0.6, 10, 0.5), 100).overshoot == pytest.approx(0.8)
+    fixed = averaging_regime(known, ConstantSGD(0.4, 10, preconditioner=np.array([0.25, 10.0])), 100)
+    assert (fixed.overshoot, fixed.forgets) == pytest.approx((0.2, 40))
 
 
 def test_the_synthetic_experiment_of_the_paper_in_closed_form():

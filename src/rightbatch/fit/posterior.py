@@ -127,7 +127,7 @@ def stationary_covariance(optimum: Optimum, sgd: ConstantSGD) -> Array:
 
     Raises `InputError` for a rate at which the iterates have no stationary distribution.
     """
-    transition, noise = _recursion(optimum, sgd)
+    transition, noise = recursion(optimum, sgd)
     return fixed_point(transition, noise)[: optimum.size, : optimum.size]
 
 
@@ -160,24 +160,6 @@ def langevin_covariance(optimum: Optimum, step: float, batch_size: float) -> Arr
     return fixed_point(transition, rate**2 * optimum.noise / batch_size + step * np.eye(optimum.size))
 
 
-def averaged_covariance(optimum: Optimum, sgd: ConstantSGD, window: int) -> Array:
-    """Of the mean of so many iterates in a row, exact as above; the paper's equation 33 is its limit for small rates.
-
-    With a window of N / batch size steps, a pass, it comes near the posterior whatever the rate: section 4.3.
-    """
-    if window < 1:
-        raise InputError(f"A mean is over at least 1 iterate, got {window}.")
-    transition, noise = _recursion(optimum, sgd)
-    covariance, one = fixed_point(transition, noise), np.eye(len(transition))
-    # The covariance of two iterates that are k steps apart is M^k S: the sum of (window - k) M^k is a geometric one.
-    inverse = np.linalg.inv(one - transition)
-    power = np.linalg.matrix_power(transition, window)
-    apart = (window * one - transition @ (one - power) @ inverse) @ inverse - window * one
-    found = (window * covariance + apart @ covariance + covariance @ apart.T) / window**2
-    block: Array = found[: optimum.size, : optimum.size]
-    return (block + block.T) / 2
-
-
 def fixed_point(transition: Array, noise: Array) -> Array:
     """S = M S M^T + noise. Raises `InputError` where M does not contract."""
     import scipy.linalg
@@ -187,7 +169,7 @@ def fixed_point(transition: Array, noise: Array) -> Array:
     return (found + found.T) / 2
 
 
-def _recursion(optimum: Optimum, sgd: ConstantSGD) -> tuple[Array, Array]:
+def recursion(optimum: Optimum, sgd: ConstantSGD) -> tuple[Array, Array]:
     """(theta, velocity) after a step as a matrix of those before, and the covariance of what the noise adds."""
     d, step, beta = optimum.size, sgd.step(optimum.size), sgd.momentum
     noise = optimum.noise / sgd.batch_size

@@ -1,0 +1,1 @@
+"""Optimizers: constant SGD as a sampler, and averages of iterates."""
