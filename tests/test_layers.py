@@ -22,6 +22,7 @@ LAYERS = [
     ["fit"],
     ["another_batch", "cells"],
     ["evidence", "generalization"],
+    ["temperatures"],
     ["zones", "rules"],
     ["search"],
     ["answer", "memory_answer", "shortfall"],

@@ -5,7 +5,7 @@
     print(answer.batch_size, answer.learning_rate)
 
 What a name needs is imported when it is first asked for, so that a worker process, say, starts at once. Only
-`Workload`, `NoiseScale`, `attempts` and `within_memory` need torch.
+`Workload`, `NoiseScale`, `ConstantSGDSampler`, `IterateAverage`, `attempts` and `within_memory` need torch.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ if TYPE_CHECKING:  # the same names as in `_FOUND_IN`, for type checkers and edi
     from rightbatch.gradients.monitor import NoiseScale
     from rightbatch.loops import Loop, LoopTrial
     from rightbatch.memory_answer import MemoryReport
+    from rightbatch.optim.constant_sgd import ConstantSGDSampler
+    from rightbatch.optim.iterate_average import IterateAverage
     from rightbatch.pipeline.branches import branches
     from rightbatch.pipeline.check import check
     from rightbatch.pipeline.export import export
@@ -39,6 +41,7 @@ if TYPE_CHECKING:  # the same names as in `_FOUND_IN`, for type checkers and edi
     from rightbatch.pipeline.judge import judge
     from rightbatch.pipeline.memory import largest_batch, memory
     from rightbatch.pipeline.noise import noise
+    from rightbatch.pipeline.posterior import posterior
     from rightbatch.pipeline.setting_up import Ask
     from rightbatch.pipeline.sharpness import sharpness
     from rightbatch.pipeline.show import show
@@ -54,11 +57,13 @@ __all__ = [
     "Attempt",
     "CheckReport",
     "Command",
+    "ConstantSGDSampler",
     "DataError",
     "Evidence",
     "InputError",
     "InsufficientEvidence",
     "Interval",
+    "IterateAverage",
     "Loop",
     "LoopTrial",
     "MemoryReport",
@@ -88,6 +93,7 @@ __all__ = [
     "memory",
     "noise",
     "plots",
+    "posterior",
     "rules",
     "sharpness",
     "show",
@@ -99,7 +105,9 @@ _FOUND_IN = {
     "Ask": "pipeline.setting_up",
     "Attempt": "retrying",
     "Command": "commands",
+    "ConstantSGDSampler": "optim.constant_sgd",
     "Evidence": "evidence",
+    "IterateAverage": "optim.iterate_average",
     "Loop": "loops",
     "LoopTrial": "loops",
     "MemoryReport": "memory_answer",
@@ -117,6 +125,7 @@ _FOUND_IN = {
     "largest_batch": "pipeline.memory",
     "memory": "pipeline.memory",
     "noise": "pipeline.noise",
+    "posterior": "pipeline.posterior",
     "sharpness": "pipeline.sharpness",
     "show": "pipeline.show",
     "sweep": "pipeline.sweep",

@@ -35,6 +35,8 @@ class Choices:
     radius: Of the sphere of SAM (Foret et al. 2021: 0.05).
     adaptive_epsilon: Half the side of the adaptive box, relative to |x_i|.
     probes: Products of the Hessian with vectors that the trace is estimated from.
+    passes: For the temperature it is trained on for so many, and weights of each are kept.
+    noise_examples: The gradient noise is that of a fixed subset of so many training examples; None: of all.
     seed: Of all that is drawn.
 
     Raises `InputError` for a value that cannot be.
@@ -53,6 +55,8 @@ class Choices:
     radius: float = 0.05
     adaptive_epsilon: float = 1e-2
     probes: int = 32
+    passes: int = 12
+    noise_examples: int | None = 2000
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -63,10 +67,10 @@ class Choices:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name} is a positive number, got {value:g}.")
-        for name, least in (("dimensions", 1), ("iterations", 1), ("restarts", 1), ("probes", 2)):
+        for name, least in (("dimensions", 1), ("iterations", 1), ("restarts", 1), ("probes", 2), ("passes", 8)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} is a whole number of at least {least}, got {getattr(self, name)}.")
-        for name in ("examples", "curvature_examples"):
+        for name in ("examples", "curvature_examples", "noise_examples"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise InputError(f"{name} is a number of training examples, at least 1; got {value}.")
 
@@ -114,6 +118,12 @@ MEASURES: dict[str, Measure] = {
     ),
     "trace": Measure(
         "trace of the Hessian", "Hutch++, Meyer et al. 2021", ("statistics", "curvature_examples", "probes", "seed")
+    ),
+    "temperature": Measure(
+        "batch size and rate as a temperature of the posterior",
+        "Mandt et al. 2017, equation 15",
+        ("passes", "noise_examples", "examples"),
+        False,
     ),
 }
 """All that is measured, by name; `landscape.measuring.MEASURING` has a function for each."""

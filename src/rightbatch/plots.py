@@ -78,6 +78,11 @@ def path(study: str | Path, **asked: Any) -> alt.LayerChart:
     return _drawn("path", study, asked)
 
 
+def temperature(study: str | Path, **asked: Any) -> alt.LayerChart:
+    """Batch size and rate of runs as a temperature of the posterior."""
+    return _drawn("temperature", study, asked)
+
+
 def noise(study: str | Path, **asked: Any) -> alt.LayerChart:
     """The gradient noise scale along a training."""
     return _drawn("noise", study, asked)

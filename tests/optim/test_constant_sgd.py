@@ -200,6 +200,22 @@ def test_weight_decay_is_a_prior():
     torch.testing.assert_close(weight.detach(), torch.tensor([1 - 1.5 * lr, 1 - 0.5 * lr]))
 
 
+def test_a_full_covariance_is_estimated_from_enough_steps_and_has_no_step_where_there_is_no_noise():
+    weight = nn.Parameter(torch.zeros(30))
+    assert ConstantSGDSampler([weight], examples=100, batch_size=10, preconditioner="full").steps_for(0) == 300 + 10
+    with pytest.raises(InputError, match=r"more than 30 steps.*got estimate_steps=30"):
+        ConstantSGDSampler([weight], examples=100, batch_size=10, preconditioner="full", estimate_steps=30)
+    weight = nn.Parameter(torch.zeros(3))
+    sampler = ConstantSGDSampler([weight], examples=100, batch_size=10, preconditioner="full")
+    torch.manual_seed(0)
+    for _ in range(sampler.steps_for(20)):
+        noise = torch.randn(2)
+        weight.grad = weight.detach() * 0.1 + torch.stack([noise[0], noise[0] + noise[1], -2 * noise[0] - noise[1]])
+        sampler.step()
+    assert torch.isfinite(weight).all()
+    assert float(sampler.samples.sum(1).abs().max()) < 1e-2 * float(sampler.samples.abs().max())  # (1, 1, 1) is calm
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -77,7 +77,7 @@ def test_every_measure_is_taken_once_and_kept(study: Path) -> None:
         records = kept.weights_records()
         assert "sharpness" in kept.costs()
     bounds = {r.quantity: (r.low, r.value, r.high) for r in records if r.low is not None}
-    assert set(bounds) == {"eigenvalue", "trace"}
+    assert set(bounds) == {"eigenvalue", "trace", "temperature"}
     assert all(low <= value <= high for low, value, high in bounds.values())
 
     told.clear()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-from rightbatch.cli import branching, measuring, memory, reading, replaying, ruling, sharpness, training  # noqa: F401 - they register their verbs
+from rightbatch.cli import branching, measuring, memory, posterior, reading, replaying, ruling, sharpness, training  # noqa: F401 - they register their verbs
 from rightbatch.cli.app import app, err
 from rightbatch.errors import RightbatchError
 

@@ -18,6 +18,7 @@ from rightbatch.evaluation import Evaluator
 from rightbatch.landscape import box, spectrum
 from rightbatch.landscape.paths import POSITIONS, Kind, point_on
 from rightbatch.landscape.surface import Surface
+from rightbatch.landscape.temperature import temperature
 from rightbatch.minima import Choices, Statistics, WeightsRecord
 from rightbatch.records import Settings, Trial
 from rightbatch.streams import RandomStreams
@@ -35,7 +36,8 @@ class Minimum:
 
     def __init__(self, workload: Workload, weights: Path, trial: Trial) -> None:
         self.workload, self.trial = workload, trial
-        self.model = starting_from(workload, Checkpoint.of(weights)).model().to(workload.device)
+        self.begun = starting_from(workload, Checkpoint.of(weights))
+        self.model = self.begun.model().to(workload.device)
         self._surfaces: dict[tuple[int | None, str], Surface] = {}
 
     def surface(self, examples: int | None, statistics: Statistics) -> Surface:
@@ -132,6 +134,10 @@ def _trace(minimum: Minimum, choices: Choices) -> Numbers:
     yield "trace", found.estimate, found.low, found.high
 
 
+def _temperature(minimum: Minimum, choices: Choices) -> Numbers:
+    return temperature(minimum.begun, minimum.trial, choices)
+
+
 MEASURING: dict[str, Callable[[Minimum, Choices], Numbers]] = {
     "ends": _ends,
     "box": _metric("box", box.in_box),
@@ -140,4 +146,5 @@ MEASURING: dict[str, Callable[[Minimum, Choices], Numbers]] = {
     "sam": _metric("sam", box.one_step),
     "eigenvalue": _eigenvalue,
     "trace": _trace,
+    "temperature": _temperature,
 }

@@ -18,6 +18,10 @@ Preconditioner = Literal["none", "diagonal", "full"]
 Phase = Literal["estimating", "burning in", "sampling"]
 
 
+TIMES_SIZE = 10
+"""Steps for each parameter that a full covariance is estimated from: its inverse is then about a tenth too large."""
+
+
 class ConstantSGDSampler(torch.optim.Optimizer):
     """Draws samples of the posterior by SGD at a constant rate, from a model that was trained to its optimum.
 
@@ -43,7 +47,8 @@ class ConstantSGDSampler(torch.optim.Optimizer):
         up to a few thousand parameters.
     momentum: As in `torch.optim.SGD`; the rate is 1 - momentum of what it is without.
     weight_decay: Added to the gradient, times the weights: the precision of a normal prior over N.
-    estimate_steps, burn_in_steps, thin_steps: None: a pass, N / S steps.
+    estimate_steps, burn_in_steps, thin_steps: None: a pass, N / S steps; for a full covariance at least ten steps for
+        each parameter.
     max_lr: No rate is set above this, and no eigenvalue of a preconditioner: where noise asks for a rate that the
         curvature does not bear. The posterior is then sampled too narrow; `temperature` says by how much.
 
@@ -73,11 +78,14 @@ class ConstantSGDSampler(torch.optim.Optimizer):
         if not max_lr > 0:
             raise InputError(f"max_lr is positive, got {max_lr:g}.")
         a_pass = max(2, round(examples / batch_size))
-        steps = {"estimate_steps": estimate_steps, "burn_in_steps": burn_in_steps, "thin_steps": thin_steps}
+        steps: dict[str, int | None] = {
+            "estimate_steps": estimate_steps,
+            "burn_in_steps": burn_in_steps,
+            "thin_steps": thin_steps,
+        }
         for name, least in (("estimate_steps", 2), ("burn_in_steps", 0), ("thin_steps", 1)):
-            steps[name] = a_pass if steps[name] is None else steps[name]
-            if steps[name] < least:  # type: ignore[operator]
-                raise InputError(f"{name} is a whole number of at least {least}, got {steps[name]}.")
+            if (given := steps[name]) is not None and given < least:
+                raise InputError(f"{name} is a whole number of at least {least}, got {given}.")
         super().__init__(
             params,
             {
@@ -89,14 +97,29 @@ class ConstantSGDSampler(torch.optim.Optimizer):
                 "preconditioner": preconditioner,
                 "max_lr": max_lr,
                 "steps": 0,
-                **steps,
+                **{name: a_pass if given is None else given for name, given in steps.items()},
             },
         )
+        if preconditioner == "full":
+            self._estimate_for(
+                max(sum(p.numel() for p in group["params"]) for group in self.param_groups), estimate_steps
+            )
         for group in self.param_groups:
             if not 0 <= group["momentum"] < 1:
                 raise InputError(f"Momentum is at least 0 and below 1, got {group['momentum']:g}.")
             if group["weight_decay"] < 0:
                 raise InputError(f"Weight decay is at least 0, got {group['weight_decay']:g}.")
+
+    def _estimate_for(self, size: int, given: int | None) -> None:
+        """See to it that a covariance matrix of this size is estimated from enough steps to be inverted."""
+        if given is not None and given <= size:
+            raise InputError(
+                f"A full preconditioner of {size:,} parameters needs more than {size:,} steps to estimate their noise "
+                f"(ten times as many are good), got estimate_steps={given:,}. Take more, or another preconditioner."
+            )
+        if given is None:
+            for group in self.param_groups:
+                group["estimate_steps"] = max(group["estimate_steps"], TIMES_SIZE * size)
 
     # ------------------------------------------------------------------------------------------------------- steps
 
@@ -178,10 +201,11 @@ class ConstantSGDSampler(torch.optim.Optimizer):
             state, noise = self.state[group["params"][0]], self._noise(group)
             limit = group["max_lr"] / calm
             if group["preconditioner"] == "diagonal":
-                state["preconditioner"] = _inverse(noise.diagonal(), group["examples"], limit)
+                state["preconditioner"] = _inverse(noise.diagonal(), group["examples"], limit, least=0.0)
             else:
                 values, vectors = torch.linalg.eigh(noise.matrix())
-                inverse = _inverse(values, group["examples"], limit)
+                rounding = len(values) * torch.finfo(values.dtype).eps * float(values[-1])
+                inverse = _inverse(values, group["examples"], limit, least=rounding)
                 state["preconditioner"] = vectors @ (inverse[:, None] * vectors.T)
 
     @property
@@ -260,8 +284,8 @@ def _parts(parameters: list[Tensor], flat: Tensor) -> list[Tensor]:
     return [piece.view_as(parameter) for piece, parameter in zip(pieces, parameters, strict=True)]
 
 
-def _inverse(variances: Tensor, examples: int, limit: float) -> Tensor:
-    """2 / (N c) for the variances c of a batch's gradient, at most `limit`; 0 where there is no noise to speak of."""
-    noisy = variances > 1e-9 * variances.max().clamp(min=torch.finfo(variances.dtype).tiny)
+def _inverse(variances: Tensor, examples: int, limit: float, *, least: float) -> Tensor:
+    """2 / (N c) for the variances c of a batch's gradient, at most `limit`; 0 where they are not above `least`."""
+    noisy = variances > least
     wished = 2 / (examples * torch.where(noisy, variances, torch.ones_like(variances)))
     return torch.where(noisy, wished.clamp(max=limit), torch.zeros_like(wished))

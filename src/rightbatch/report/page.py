@@ -67,7 +67,7 @@ SECTIONS = (
         "Generalization, sharp minima and gradient noise",
         "Whether large batches end in sharper minima, and whether these generalise worse, is looked at in the weights "
         "that runs left (--keep-models last).",
-        ("gap", "sharpness", "path", "noise"),
+        ("gap", "sharpness", "path", "temperature", "noise"),
     ),
 )
 

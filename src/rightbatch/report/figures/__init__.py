@@ -26,6 +26,7 @@ from rightbatch.report.figures.sweet_spot import (
     tell_steps,
     tell_sweet_spot,
 )
+from rightbatch.report.figures.temperature import draw_temperature, tell_temperature, temperature_data
 from rightbatch.report.figures.thoma import (
     draw_epoch,
     draw_gap,
@@ -160,6 +161,17 @@ FIGURES: tuple[Figure, ...] = (
         draw_path,
         tell_path,
         measure="sharpness {study} --path 1,2",
+    ),
+    Figure(
+        "temperature",
+        "Batch size and rate as a temperature",
+        "Energy of the iterates of SGD that goes on at the rate of a run, over that of the posterior (Mandt et al. "
+        "2017): rate x N x tr(Sigma) / (2 x batch size x parameters), with 95 % intervals; grey: as the training loss "
+        "shows it.",
+        temperature_data,
+        draw_temperature,
+        tell_temperature,
+        measure="posterior {workload} --study {study}",
     ),
     Figure(
         "noise",
