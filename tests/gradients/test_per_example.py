@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from rightbatch.errors import InputError, WorkloadError
-from rightbatch.gradients import per_example as module
+from rightbatch.gradients import rows
 from rightbatch.gradients.exact import exact_noise, per_example_gradients
 from rightbatch.gradients.per_example import PerExampleNorms, norms_by_function
 from rightbatch.losses import mean_loss
@@ -238,7 +238,7 @@ def test_the_function_gives_the_same(case):
 
 @pytest.mark.parametrize("case", ["MLP, total", "CNN", "transformer with tied embeddings"])
 def test_the_function_makes_many_gradients_at_once_where_the_layers_can(case, monkeypatch):
-    monkeypatch.setattr(module, "each_example", None)
+    monkeypatch.setattr(rows, "each_example", None)
     model, loss, batch = prepared(case)
     names = [name for name, _ in model.named_parameters()]
     assert norms_by_function(model, loss, (batch[0], batch[1]), names).isfinite().all()

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import vmap
 
 from rightbatch.errors import InputError
 from rightbatch.gradients.capture import Arrival, Capture
-from rightbatch.gradients.exact import Loss, count_examples, each_example, one_example, refuse_mixing, trained
+from rightbatch.gradients.exact import Loss
 from rightbatch.gradients.factors import Found, combinable, measure, wide
-from rightbatch.gradients.rows import NUMBERS, example_gradient
+from rightbatch.gradients.rows import gradient_rows
 
 
 class PerExampleNorms:
@@ -143,33 +141,6 @@ def norms_by_function(model: nn.Module, loss: Loss, batch: Any, names: Sequence[
     Raises `InputError` for a name that is not a trained parameter, for a batch without tensors, and for a model with
     batch normalisation in training mode; `WorkloadError` for a loss that is none of the kinds of `rightbatch.losses`.
     """
-    refuse_mixing(model)
-    count_examples(batch)
-    parameters = trained(model, names)
-    one_example(model, loss, batch, 0)  # a loss that is wrong says so here: vmap would take one without a gradient
-    try:
-        with warnings.catch_warnings():
-            # One of torch's, where it makes a loop of a layer: then a loop of whole examples is as good, and surer.
-            warnings.filterwarnings("error", message="There is a performance drop")
-            squared, weights = _vectorized(model, loss, batch, parameters)
-    except Exception:  # whatever vmap cannot do, and it says so in many ways; what else is wrong, the loop raises again
-        found = [
-            (sum(float(gradient.double().square().sum()) for gradient in gradients.values()), weight)
-            for gradients, weight in each_example(model, loss, batch, parameters)
-        ]
-        like = next(iter(parameters.values()), torch.zeros(()))
-        squared, weights = wide(torch.tensor(found, device=like.device, dtype=like.dtype)).T
+    found = [(wide(rows).square().sum(1), weights) for rows, weights in gradient_rows(model, loss, batch, names)]
+    squared, weights = (torch.cat(parts) for parts in zip(*found, strict=True))
     return squared / weights.sum() ** 2
-
-
-def _vectorized(model: nn.Module, loss: Loss, batch: Any, parameters: dict[str, nn.Parameter]) -> tuple[Tensor, Tensor]:
-    """Squared norms of the gradients of each example's summed loss, and its weight in a mean: both [examples]."""
-    gradient, values = example_gradient(model, loss, parameters)
-
-    def square(values: dict[str, Tensor], example: Any) -> tuple[Tensor, Tensor]:
-        gradients, weight = gradient(values, example)
-        return torch.stack([wide(part).square().sum() for part in gradients.values()]).sum(), weight
-
-    size = max(1, NUMBERS // max(1, sum(value.numel() for value in values.values())))
-    found = vmap(square, in_dims=(None, 0), randomness="different", chunk_size=size)(values, batch)
-    return found[0], found[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,25 +19,27 @@ NUMBERS = 1 << 24
 """Gradients of single examples are held for about so many numbers at a time."""
 
 
-def gradient_rows(model: nn.Module, loss: Loss, batch: Any) -> Iterator[tuple[Tensor, Tensor]]:
+def gradient_rows(
+    model: nn.Module, loss: Loss, batch: Any, names: Sequence[str] | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
     """For some examples after others: gradients of their summed losses `[m, d]`, and their weights in a mean `[m]`.
 
-    The columns are the trained parameters in the order of `model.named_parameters()`. What is random is drawn anew;
-    `.grad` is left alone.
+    The columns are the trained parameters in the order of `model.named_parameters()`, or those with these names. What
+    is random is drawn anew; `.grad` is left alone.
 
     Raises `InputError` as `gradients.exact.per_example_gradients` does.
     """
     refuse_mixing(model)
     examples = count_examples(batch)
     one_example(model, loss, batch, 0)  # a loss that is wrong says so here: vmap would take one without a gradient
-    size = max(1, NUMBERS // max(1, sum(parameter.numel() for parameter in trained(model).values())))
+    parameters = trained(model, names)
+    size = max(1, NUMBERS // max(1, sum(parameter.numel() for parameter in parameters.values())))
     for start in range(0, examples, size):
-        yield _rows(model, loss, mapped(batch, operator.itemgetter(slice(start, start + size))))
+        yield _rows(model, loss, parameters, mapped(batch, operator.itemgetter(slice(start, start + size))))
 
 
-def _rows(model: nn.Module, loss: Loss, batch: Any) -> tuple[Tensor, Tensor]:
-    parameters = trained(model)
-    gradient, values = example_gradient(model, loss, parameters)
+def _rows(model: nn.Module, loss: Loss, parameters: Mapping[str, nn.Parameter], batch: Any) -> tuple[Tensor, Tensor]:
+    gradient, values = _example_gradient(model, loss, parameters)
     try:
         with warnings.catch_warnings():
             # One of torch's, where it makes a loop of a layer: then a loop of whole examples is as good, and surer.
@@ -50,8 +52,8 @@ def _rows(model: nn.Module, loss: Loss, batch: Any) -> tuple[Tensor, Tensor]:
         return rows, torch.tensor([weight for _, weight in each], dtype=rows.dtype, device=rows.device)
 
 
-def example_gradient(
-    model: nn.Module, loss: Loss, parameters: dict[str, nn.Parameter]
+def _example_gradient(
+    model: nn.Module, loss: Loss, parameters: Mapping[str, nn.Parameter]
 ) -> tuple[Callable[..., Any], dict[str, Tensor]]:
     """A function of (parameters, one example): the gradient of its summed loss by parameter, and its weight in a mean.
 
