@@ -9,7 +9,8 @@ import typer
 from rightbatch.cli.app import app, err, interruptible, out, print_json
 from rightbatch.cli.options import ChangedCode, Device, Json, StartFrom, StudyPath, Threads
 from rightbatch.errors import InputError
-from rightbatch.minima import MEASURES, Choices
+from rightbatch.generalization import SHARPNESS
+from rightbatch.minima import Choices
 from rightbatch.pipeline import sharpness as measuring
 from rightbatch.report.sharpness import print_sharpness
 
@@ -22,7 +23,7 @@ def sharpness_command(
     workload: Annotated[
         str | None, typer.Option(help="What the study is of, where it is not bundled: my.py:make_workload.")
     ] = None,
-    measures: Annotated[str, typer.Option(help=f"Of: {', '.join(MEASURES)}.")] = ",".join(measuring.USUAL),
+    measures: Annotated[str, typer.Option(help=f"Of: ends, {', '.join(SHARPNESS)}.")] = ",".join(measuring.USUAL),
     runs: Annotated[str | None, typer.Option(help="Numbers of the runs to measure, as 1,4; else all.")] = None,
     path: Annotated[str | None, typer.Option(help="Two runs, as 1,4: also the loss along lines between them.")] = None,
     epsilon: Annotated[float, typer.Option(help="Half the side of the box.")] = USUAL.epsilon,
