@@ -5,7 +5,7 @@
     print(answer.batch_size, answer.learning_rate)
 
 What a name needs is imported when it is first asked for, so that a worker process, say, starts at once. Only
-`Workload`, `NoiseScale`, `ConstantSGDSampler`, `IterateAverage`, `attempts` and `within_memory` need torch.
+`Workload`, `NoiseScale`, the optimizers, `attempts` and `within_memory` need torch.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # the same names as in `_FOUND_IN`, for type checkers and edi
     from rightbatch.loops import Loop, LoopTrial
     from rightbatch.memory_answer import MemoryReport
     from rightbatch.optim.constant_sgd import ConstantSGDSampler
+    from rightbatch.optim.emso import EMSO
     from rightbatch.optim.iterate_average import IterateAverage
     from rightbatch.pipeline.branches import branches
     from rightbatch.pipeline.check import check
@@ -53,6 +54,7 @@ if TYPE_CHECKING:  # the same names as in `_FOUND_IN`, for type checkers and edi
 __version__ = "0.1.0"
 
 __all__ = [
+    "EMSO",
     "Ask",
     "Attempt",
     "CheckReport",
@@ -106,6 +108,7 @@ _FOUND_IN = {
     "Attempt": "retrying",
     "Command": "commands",
     "ConstantSGDSampler": "optim.constant_sgd",
+    "EMSO": "optim.emso",
     "Evidence": "evidence",
     "IterateAverage": "optim.iterate_average",
     "Loop": "loops",

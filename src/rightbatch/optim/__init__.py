@@ -1,6 +1,7 @@
-"""Optimizers: constant SGD as a sampler of the posterior, and means of iterates."""
+"""Optimizers: constant SGD as a sampler of the posterior, means of iterates, and EMSO."""
 
 from rightbatch.optim.constant_sgd import ConstantSGDSampler
+from rightbatch.optim.emso import EMSO
 from rightbatch.optim.iterate_average import IterateAverage
 
-__all__ = ["ConstantSGDSampler", "IterateAverage"]
+__all__ = ["EMSO", "ConstantSGDSampler", "IterateAverage"]
