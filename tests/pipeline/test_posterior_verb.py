@@ -12,9 +12,9 @@ pytest.importorskip("torch")
 from typer.testing import CliRunner
 
 import rightbatch
-from rightbatch import plots
+from rightbatch import Loop, plots
 from rightbatch.cli import app
-from rightbatch.errors import InsufficientEvidence
+from rightbatch.errors import InputError, InsufficientEvidence
 from rightbatch.fit.iterates import IterateTests
 from rightbatch.records import Interval, Trial
 from rightbatch.report.posterior import lines
@@ -76,6 +76,15 @@ def test_it_trains_once_and_keeps_what_it_measured(file: Path) -> None:
 def test_a_training_that_diverges_is_told(file: Path) -> None:
     with pytest.raises(InsufficientEvidence, match=r"batch size 32 at rate 1e\+12 has left its weights: .*diverged"):
         rightbatch.posterior(f"{file}:diverging", passes=8)
+
+
+def test_what_cannot_be_is_told_before_anything_is_trained(file: Path) -> None:
+    with pytest.raises(InputError, match="at least 8, got 3"):
+        rightbatch.posterior(f"{file}:make", passes=3)
+    loop = Loop(lambda trial: iter(()), name="loop", present=(32, 0.1), train_examples=100)
+    with pytest.raises(InputError, match=r"only a rightbatch\.Workload"):
+        rightbatch.posterior(loop)
+    assert not list(file.parent.glob("*.study.db"))
 
 
 def temperature(estimate: float, seen: float) -> Temperature:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rightbatch.errors import InsufficientEvidence
+from rightbatch.errors import InputError, InsufficientEvidence
+from rightbatch.minima import Choices
 from rightbatch.pipeline.desk import Watch, unwatched, weights_path
 from rightbatch.pipeline.models import models_folder
 from rightbatch.pipeline.runners import StartFrom, as_runner
@@ -15,6 +16,7 @@ from rightbatch.pipeline.setting_up import ChangedCode, default_study, first_cho
 from rightbatch.pipeline.sharpness import sharpness
 from rightbatch.pipeline.sweep import sweep
 from rightbatch.records import Run, StopReason
+from rightbatch.runner import MeasuresWeights
 from rightbatch.store import Study
 from rightbatch.temperatures import Temperature, temperatures_of
 
@@ -47,12 +49,16 @@ def posterior(
 
     Raises
     ------
-    InputError: For a size that the data does not have, an optimizer whose steps are not known, or a model without
-        gradients of single examples.
+    InputError: For a size that the data does not have, an optimizer whose steps are not known, a model without
+        gradients of single examples, or what is no `Workload`.
     InsufficientEvidence: When the training diverged.
     """
     how: dict[str, Any] = {"device": device, "threads": threads, "start_from": start_from}
-    facts = as_runner(workload, **how).facts
+    Choices(**choices)  # what cannot be is said before anything is trained
+    runner = as_runner(workload, **how)
+    facts = runner.facts
+    if not isinstance(runner, MeasuresWeights):
+        raise InputError(f"The weights of {facts.name!r} cannot be seen: only a rightbatch.Workload shows them.")
     usual = first_choice(facts)
     size, rate = batch_size or usual[0], learning_rate or usual[1]
     path = Path(study or default_study(facts.name))
