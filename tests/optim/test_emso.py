@@ -73,6 +73,24 @@ def test_one_step_without_the_proximal_term_is_sgd_and_with_it_too():
             assert torch.equal(weight, plain)
 
 
+def test_workers_solve_apart_and_are_averaged():
+    draw, weight = torch.Generator().manual_seed(5), nn.Parameter(torch.ones(SIZE, dtype=torch.float64))
+    optimizer = EMSO([weight], 1.0, gamma=0.7, inner="l-bfgs", inner_steps=50, tolerance=1e-10, average="uniform")
+    iterates = []
+    for _ in range(2):
+        batches = [batch(10, draw) for _ in range(4)]
+        truth = torch.stack([exact_step(weight.detach(), some, 0.7) for some in batches]).mean(0)
+        losses = [float(closure_of(optimizer, weight, some)().detach()) for some in batches]
+        first = optimizer.step_of_workers([closure_of(optimizer, weight, some) for some in batches])
+        torch.testing.assert_close(weight.detach(), truth, rtol=0, atol=1e-8)
+        assert float(first) == pytest.approx(sum(losses) / 4)
+        iterates.append(truth)
+    with optimizer.averaged():
+        torch.testing.assert_close(weight.detach(), torch.stack(iterates).mean(0), rtol=0, atol=1e-7)
+    with pytest.raises(InputError, match="At least one worker"):
+        optimizer.step_of_workers([])
+
+
 def test_inner_solves_stop_early_and_are_counted():
     draw, weight = torch.Generator().manual_seed(2), nn.Parameter(torch.zeros(SIZE, dtype=torch.float64))
     some, optimizer = batch(20, draw), EMSO([weight], 0.3, gamma=1.0, inner_steps=1000, tolerance=0.05)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
@@ -83,8 +83,35 @@ class EMSO(torch.optim.Optimizer):
             raise InputError(
                 "EMSO looks at a batch more than once: step() takes a closure that computes its gradients."
             )
+        return self.step_of_workers([closure])
+
+    def step_of_workers(self, closures: Sequence[Callable[[], Any]]) -> Tensor:
+        """As many workers, each on a batch of its own, solve their subproblems apart; their solutions are averaged.
+
+        One round of communication for all inner steps. Here one after another; the mean of their first losses.
+        Raises `InputError` where there is none.
+        """
+        if not closures:
+            raise InputError("At least one worker has to have a batch, got none.")
         gamma, head = self._gamma(self.param_groups[0]["steps"] + 1), self.param_groups[0]
-        before = [[p.detach().clone() for p in group["params"]] for group in self.param_groups]
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        before = [p.detach().clone() for p in parameters]
+        sums, losses = [torch.zeros_like(p) for p in parameters], []
+        for closure in closures:
+            self._place(parameters, before)
+            losses.append(self._solve(closure, gamma, before))
+            for own, parameter in zip(sums, parameters, strict=True):
+                own.add_(parameter.detach(), alpha=1 / len(closures))
+        if len(closures) > 1:
+            self._place(parameters, sums)
+        for group in self.param_groups:
+            group["steps"] += 1
+        if head["average"] != "none":
+            self._count_in()
+        return torch.stack(losses).mean()
+
+    def _solve(self, closure: Callable[[], Any], gamma: float, before: Sequence[Tensor]) -> Tensor:
+        parameters = [p for group in self.param_groups for p in group["params"]]
 
         def proximal() -> Tensor:
             """Loss and gradients of the subproblem."""
@@ -93,19 +120,14 @@ class EMSO(torch.optim.Optimizer):
                 loss = torch.as_tensor(closure())
             pull = torch.zeros((), dtype=loss.dtype, device=loss.device)
             with torch.no_grad():
-                for group, starts in zip(self.param_groups, before, strict=True):
-                    for parameter, start in zip(group["params"], starts, strict=True):
-                        if gamma and parameter.grad is not None:
-                            parameter.grad.add_(parameter - start, alpha=gamma)
-                            pull += 0.5 * gamma * (parameter - start).square().sum().to(pull)
+                for parameter, start in zip(parameters, before, strict=True):
+                    if gamma and parameter.grad is not None:
+                        parameter.grad.add_(parameter - start, alpha=gamma)
+                        pull += 0.5 * gamma * (parameter - start).square().sum().to(pull)
             return loss.detach() + pull
 
-        first = self._by_lbfgs(proximal) if head["inner"] == "l-bfgs" else self._by_gradient_descent(proximal)
-        for group in self.param_groups:
-            group["steps"] += 1
-        if head["average"] != "none":
-            self._count_in()
-        return first
+        by_lbfgs = self.param_groups[0]["inner"] == "l-bfgs"
+        return self._by_lbfgs(proximal) if by_lbfgs else self._by_gradient_descent(proximal)
 
     def _by_gradient_descent(self, proximal: Callable[[], Tensor]) -> Tensor:
         first = None
@@ -159,11 +181,13 @@ class EMSO(torch.optim.Optimizer):
             raise InputError('No average is kept: make EMSO with average="uniform" or "linear", and take a step.')
         before = [parameter.detach().clone() for parameter in parameters]
         try:
-            with torch.no_grad():
-                for parameter in parameters:
-                    parameter.copy_(self.state[parameter]["average"])
+            self._place(parameters, [self.state[parameter]["average"] for parameter in parameters])
             yield
         finally:
-            with torch.no_grad():
-                for parameter, value in zip(parameters, before, strict=True):
-                    parameter.copy_(value)
+            self._place(parameters, before)
+
+    @staticmethod
+    @torch.no_grad()
+    def _place(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.copy_(value)
