@@ -13,6 +13,7 @@ from rightbatch.fit.posterior import ConstantSGD, Optimum
 from rightbatch.fit.posterior import temperature as exact_temperature
 from rightbatch.landscape.temperature import GAINS, gains, temperature
 from rightbatch.minima import Choices
+from rightbatch.records import Settings
 
 EXAMPLES, SIZE = 2000, 4
 
@@ -72,6 +73,51 @@ def test_the_noise_of_a_subset_is_that_of_all_within_its_interval():
     assert inside >= 8
 
 
+def holding(*weights: nn.Parameter) -> nn.Module:
+    return nn.ParameterList(weights)
+
+
+def test_gains_are_in_the_order_of_the_model_whatever_that_of_the_groups():
+    first, second, unused, left = (nn.Parameter(torch.zeros(size)) for size in (2, 3, 1, 2))
+    optimizer = torch.optim.AdamW([{"params": [second, unused], "lr": 0.1}, {"params": [first], "lr": 0.2}])
+    for _ in range(30):
+        first.grad, second.grad = torch.ones(2), torch.full((3,), 2.0)
+        optimizer.step()
+    found = gains(holding(first, second, unused, left), optimizer)
+    torch.testing.assert_close(found, torch.tensor([0.2, 0.2, 0.05, 0.05, 0.05, 0.0, 0.0, 0.0]))
+
+
+def test_groups_in_another_order_give_the_same_temperature():
+    """Weights and biases at one rate, but the biases first, as groups with and without weight decay often have them."""
+    draw = torch.Generator().manual_seed(0)
+    inputs, labels = torch.randn(64, 3, generator=draw), torch.randn(64, 2, generator=draw)
+
+    def grouped(parameters, trial):
+        given = list(parameters)
+        biases = [p for p in given if p.ndim == 1]
+        groups = [{"params": biases}, {"params": [p for p in given if p.ndim > 1]}]
+        return torch.optim.SGD(groups if trial.settings["grouped"] else given, lr=trial.learning_rate)
+
+    def model():
+        torch.manual_seed(1)
+        return nn.Linear(3, 2)
+
+    workload = Workload(
+        name="groups",
+        model=model,
+        data=(inputs, labels),
+        valid=(inputs, labels),
+        loss=lambda model, batch: (model(batch[0]) - batch[1]).square().sum(1),
+        optimizer=grouped,
+        settings={"grouped": 0},
+    )
+    found = [
+        list(temperature(workload, Trial(4, 0.01, 0, 64, Settings({"grouped": on})), Choices(passes=8)))
+        for on in (0, 1)
+    ]
+    assert found[0] == found[1]
+
+
 def test_steps_of_optimizers_are_what_a_gradient_does_in_the_end():
     """A gradient that comes once moves the weights by the gain times itself, all later steps together."""
     for make in (
@@ -87,15 +133,22 @@ def test_steps_of_optimizers_are_what_a_gradient_does_in_the_end():
         for step in range(200):
             weight.grad = torch.ones_like(weight) if step == 0 else torch.zeros_like(weight)
             optimizer.step()
-        assert -weight.item() == pytest.approx(float(gains(optimizer)))
+        assert -weight.item() == pytest.approx(float(gains(holding(weight), optimizer)))
     for kind in (torch.optim.Adam, torch.optim.AdamW):
         weight = nn.Parameter(torch.zeros(2, dtype=torch.float64))
         optimizer = kind([weight], lr=0.01)
         for _ in range(50):
             weight.grad = torch.tensor([1.0, 4.0], dtype=torch.float64)
             optimizer.step()
-        torch.testing.assert_close(gains(optimizer), torch.tensor([0.01, 0.0025], dtype=torch.float64))
+        torch.testing.assert_close(gains(holding(weight), optimizer), torch.tensor([0.01, 0.0025], dtype=torch.float64))
     assert set(GAINS) == {torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW}
+
+
+def test_the_noise_of_one_example_is_told():
+    workload, _ = regression()
+    trial = Trial(batch_size=5, learning_rate=0.02, seed=0, planned_examples=EXAMPLES)
+    with pytest.raises(InputError, match="at least 2 examples, got 1"):
+        list(temperature(workload, trial, Choices(passes=8, noise_examples=1)))
 
 
 def test_another_optimizer_is_told():

@@ -64,6 +64,8 @@ def test_it_trains_once_and_keeps_what_it_measured(file: Path) -> None:
         assert seen.weights_records() == records  # nothing was trained or measured again
     assert found["parameters"] == 19210
     assert found["temperature"]["low"] < found["temperature"]["estimate"] < found["temperature"]["high"]
+    longer = rightbatch.posterior(f"{file}:make", passes=9, noise_examples=50, examples=200)
+    assert longer.tests.samples == 9  # not what was measured before by other choices
     other = rightbatch.posterior(f"{file}:make", batch_size=64, passes=8, noise_examples=50, examples=200)
     assert other.trial.batch_size == 64
     rows = plots.temperature(study).to_dict()

@@ -200,15 +200,13 @@ def temperature(optimum: Optimum, sgd: ConstantSGD) -> float:
     one. It is a temperature in the sense of statistical physics, though the iterates have the distribution of a
     posterior at this temperature only where the noise is that of the preconditioner's inverse.
     """
-    noise_trace = float(np.sum(sgd.step(optimum.size) * optimum.noise))
-    return temperature_of(noise_trace, 1.0, sgd.batch_size, sgd.momentum, optimum.examples, optimum.size)
+    energy = float(np.sum(sgd.step(optimum.size) * optimum.noise)) / (1 - sgd.momentum)
+    return temperature_of(energy, sgd.batch_size, optimum.examples, optimum.size)
 
 
-def temperature_of(
-    noise_trace: float, learning_rate: float, batch_size: float, momentum: float, examples: int, parameters: int
-) -> float:
-    """The same from tr(P C) alone: all that a large model needs."""
-    return learning_rate * examples * noise_trace / (2 * (1 - momentum) * batch_size * parameters)
+def temperature_of(energy: float, batch_size: float, examples: int, parameters: int) -> float:
+    """The same from tr(H C) alone, with H = rate times P over 1 - momentum: all that a large model needs."""
+    return examples * energy / (2 * batch_size * parameters)
 
 
 def optimal_learning_rate(

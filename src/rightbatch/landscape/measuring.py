@@ -18,15 +18,11 @@ from rightbatch.evaluation import Evaluator
 from rightbatch.landscape import box, spectrum
 from rightbatch.landscape.paths import POSITIONS, Kind, point_on
 from rightbatch.landscape.surface import Surface
-from rightbatch.landscape.temperature import temperature
+from rightbatch.landscape.temperature import Numbers, temperature
 from rightbatch.minima import Choices, Statistics, WeightsRecord
 from rightbatch.records import Settings, Trial
 from rightbatch.streams import RandomStreams
 from rightbatch.workload import Workload
-
-Numbers = Iterator[tuple[str, float, float | None, float | None]]
-"""Quantities with their values and the ends of their intervals, where they have one; the measure's own name first."""
-
 
 JUDGED = ("train_loss", "train_metric", "valid_loss", "valid_metric")
 

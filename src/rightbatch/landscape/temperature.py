@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from rightbatch.errors import InputError
 from rightbatch.evaluation import Evaluator
 from rightbatch.fit.iterates import iterate_tests
+from rightbatch.fit.posterior import temperature_of
 from rightbatch.fit.quantiles import t_quantile
-from rightbatch.gradients.curvature import trained_by
+from rightbatch.gradients.exact import trained
 from rightbatch.gradients.rows import gradient_rows
 from rightbatch.minima import Choices
 from rightbatch.records import Interval, Trial
@@ -30,6 +31,7 @@ GOLDEN = (math.sqrt(5) - 1) / 2
 """Multiples of it are spread evenly between whole numbers."""
 
 Numbers = Iterator[tuple[str, float, float | None, float | None]]
+"""Quantities with their values and the ends of their intervals, where they have one; the measure's own name first."""
 
 
 def wander(workload: Workload, trial: Trial, passes: int) -> tuple[Stepper, Tensor]:
@@ -42,7 +44,7 @@ def wander(workload: Workload, trial: Trial, passes: int) -> tuple[Stepper, Tens
     with RandomStreams(trial.seed).active():
         for number in range(passes):
             stepper.run(max(1, round((number + 1 + (number + 1) * GOLDEN % 1) * steps) - stepper.step))
-            kept.append(torch.cat([p.detach().flatten().cpu() for p in trained_by(stepper.optimizer)]))
+            kept.append(torch.cat([p.detach().flatten().cpu() for p in trained(stepper.model).values()]))
     return stepper, torch.stack(kept)
 
 
@@ -57,6 +59,8 @@ def _of_sgd(optimizer: torch.optim.Optimizer, group: dict[str, Any], parameter: 
 
 def _of_adam(optimizer: torch.optim.Optimizer, group: dict[str, Any], parameter: nn.Parameter) -> Tensor:
     state = optimizer.state[parameter]
+    if not state:  # no gradient ever came
+        return torch.zeros_like(parameter)
     seen = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
     return group["lr"] / (seen.sqrt() + group["eps"])  # type: ignore[no-any-return]
 
@@ -69,21 +73,21 @@ GAINS: dict[type, Callable[[torch.optim.Optimizer, dict[str, Any], nn.Parameter]
 """By how much a gradient moves each weight in the end, for the optimizers whose steps are known: the diagonal of H."""
 
 
-def gains(optimizer: torch.optim.Optimizer) -> Tensor:
-    """The diagonal of the step H, shape `[d]`, after some steps. Raises `InputError` for an unknown optimizer."""
+def gains(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor:
+    """The diagonal of the step H, shape `[d]`, after some steps: zero for what the optimizer does not have.
+
+    In the order of `gradients.exact.trained`, which need not be that of the optimizer's groups. Raises `InputError` for
+    an unknown optimizer.
+    """
     of = GAINS.get(type(optimizer))
     if of is None:
         raise InputError(
             f"What a gradient of one example does to the weights is known for {', '.join(t.__name__ for t in GAINS)}, "
             f"not for {type(optimizer).__name__}: this temperature needs one of them."
         )
-    parts = [
-        of(optimizer, group, parameter).flatten()
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-        if parameter.requires_grad
-    ]
-    return torch.cat(parts).detach()
+    groups = {parameter: group for group in optimizer.param_groups for parameter in group["params"]}
+    parts = [of(optimizer, groups[p], p) if p in groups else torch.zeros_like(p) for p in trained(model).values()]
+    return torch.cat([part.detach().flatten() for part in parts])
 
 
 # --------------------------------------------------------------------------------------------------------- the numbers
@@ -99,9 +103,9 @@ def temperature(workload: Workload, trial: Trial, choices: Choices) -> Numbers:
     if not examples:
         raise InputError(f"How many examples {workload.name!r} has is not known: a posterior is of so many. Give them.")
     stepper, samples = wander(workload, trial, choices.passes)
-    step, some = gains(stepper.optimizer), min(choices.noise_examples or examples, examples)
+    step, some = gains(stepper.model, stepper.optimizer), min(choices.noise_examples or examples, examples)
     found = energy(workload, step, next(iter(source.fixed(some, some))))
-    share = examples / (2 * trial.batch_size * len(step))
+    share = temperature_of(1.0, trial.batch_size, examples, len(step))
     assert found.low is not None
     assert found.high is not None
     yield "temperature", share * found.estimate, share * found.low, share * found.high
@@ -120,11 +124,14 @@ def energy(workload: Workload, step: Tensor, batch: Any) -> Interval:
     total, each, weights = torch.zeros_like(step, dtype=torch.float64), [], 0.0
     with RandomStreams(0).active():
         for rows, weight in gradient_rows(model, loss, batch):
-            total += rows.double().sum(0)
-            each.append((rows.double().square() @ step.double()).cpu().numpy())
+            wide = rows.double()
+            total += wide.sum(0)
+            each.append((wide.square() @ step.double()).cpu().numpy())
             weights += float(weight.sum())
     squares = np.concatenate(each)
     n = len(squares)
+    if n < 2:
+        raise InputError(f"The covariance of gradients needs at least 2 examples, got {n}. Take more noise_examples.")
     # The gradient of example i is n c_i, with c_i its contribution to the mean: see gradients.exact.
     squares = squares * (n / weights) ** 2
     mean = float((total / weights).square() @ step.double())
@@ -134,11 +141,14 @@ def energy(workload: Workload, step: Tensor, batch: Any) -> Interval:
 
 
 def seen_temperature(workload: Workload, samples: Tensor, examples: int, judge: int | None) -> float:
-    """The energy of samples over d / 2: how much higher the training loss is there than at their mean, times N."""
+    """The energy of samples over d / 2: how much higher the training loss is there than at their mean, times N.
+
+    Batch normalisation keeps the averages that the run ended with: those of the weights along the way are not samples.
+    """
     source = workload.source("data")
     evaluator = Evaluator(replace(workload, evaluation_examples=min(judge or examples, examples)), source)
     model = workload.model().to(workload.device).eval()
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters = list(trained(model).values())
 
     def loss(weights: Tensor) -> float:
         with torch.no_grad(), RandomStreams(0).active():

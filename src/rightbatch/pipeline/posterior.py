@@ -54,7 +54,7 @@ def posterior(
     InsufficientEvidence: When the training diverged.
     """
     how: dict[str, Any] = {"device": device, "threads": threads, "start_from": start_from}
-    Choices(**choices)  # what cannot be is said before anything is trained
+    chosen = Choices(**choices).of("temperature")  # what cannot be is said before anything is trained
     runner = as_runner(workload, **how)
     facts = runner.facts
     if not isinstance(runner, MeasuresWeights):
@@ -69,7 +69,7 @@ def posterior(
     measuring()
     sharpness(path, workload, measures=("temperature",), runs=(run.identifier,), **how, **choices)
     with Study.open(path) as seen:
-        records = [record for record in seen.weights_records() if record.run == run.identifier]
+        records = [r for r in seen.weights_records() if r.run == run.identifier and r.choices == chosen]
         (found,) = temperatures_of([run], records)
     return found
 
