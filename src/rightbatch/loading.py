@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from rightbatch.errors import InputError, WorkloadError
@@ -19,22 +20,37 @@ def load_function(path: str, name: str) -> Callable[..., Any]:
     file = Path(path).resolve()
     if not file.is_file():
         raise InputError(f"There is no file {path}.")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{path} cannot be loaded as Python.")
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(file.parent))
-    sys.modules[file.stem] = module  # so that classes defined there can be pickled
+    run = as_module(file, file.stem)
     try:
-        spec.loader.exec_module(module)
+        module = run()
     except Exception as error:
         raise WorkloadError(
             f"{path} raised {type(error).__name__}: {error}. Run with --debug for the whole traceback."
         ) from error
-    finally:
-        sys.path.remove(str(file.parent))
     function = getattr(module, name, None)
     if not callable(function):
         found = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise InputError(f"{path} has no function {name!r}; it has: {', '.join(found) or 'none'}.")
     return function  # type: ignore[no-any-return]
+
+
+def as_module(file: Path, name: str) -> Callable[[], ModuleType]:
+    """What runs a file as a module of this name and gives it; the file's folder is importable meanwhile.
+
+    Raises `InputError` for what is no Python; the call raises whatever the file raises.
+    """
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{file} cannot be loaded as Python.")
+    module, loader = importlib.util.module_from_spec(spec), spec.loader
+
+    def run() -> ModuleType:
+        sys.path.insert(0, str(file.parent))
+        sys.modules[name] = module  # so that classes defined there can be pickled
+        try:
+            loader.exec_module(module)
+        finally:
+            sys.path.remove(str(file.parent))
+        return module
+
+    return run

@@ -34,6 +34,9 @@ StartFrom = Annotated[
     Path | None, typer.Option("--from", help="A checkpoint (a state dict) that every run of a workload starts from.")
 ]
 KeepModels = Annotated[str, typer.Option(help="Weights to keep beside the study: none, best, last.")]
+LossExamples = Annotated[
+    int | None, typer.Option("--examples", help="The loss of so many training examples; else of all.")
+]
 Limit = Annotated[
     str | None, typer.Option(help="What training may hold of memory, as 8GB; larger batches are accumulated.")
 ]

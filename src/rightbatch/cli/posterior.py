@@ -8,7 +8,7 @@ import typer
 
 from rightbatch.cli.app import app, err, interruptible, out, print_json
 from rightbatch.cli.arguments import given
-from rightbatch.cli.options import ChangedCode, Device, Json, StartFrom, StudyOption, Threads, Words
+from rightbatch.cli.options import ChangedCode, Device, Json, LossExamples, StartFrom, StudyOption, Threads, Words
 from rightbatch.minima import Choices
 from rightbatch.pipeline import posterior as measuring
 from rightbatch.report.posterior import print_posterior
@@ -22,11 +22,13 @@ def posterior_command(
     study: StudyOption = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Default: what is trained with.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Default: what is trained with.")] = None,
-    passes: Annotated[int, typer.Option(help="To go on for at a constant rate; weights after each are kept.")] = 12,
+    passes: Annotated[
+        int, typer.Option(help="To go on for at a constant rate; weights of each are kept.")
+    ] = USUAL.passes,
     noise_examples: Annotated[
         int | None, typer.Option(help="The gradient noise of so many training examples.")
     ] = USUAL.noise_examples,
-    examples: Annotated[int | None, typer.Option(help="The loss of so many training examples; else of all.")] = None,
+    examples: LossExamples = None,
     start_from: StartFrom = None,
     changed_code: ChangedCode = "refuse",
     device: Device = None,

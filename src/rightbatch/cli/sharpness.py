@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from rightbatch.cli.app import app, err, interruptible, out, print_json
-from rightbatch.cli.options import ChangedCode, Device, Json, StartFrom, StudyPath, Threads
+from rightbatch.cli.options import ChangedCode, Device, Json, LossExamples, StartFrom, StudyPath, Threads
 from rightbatch.errors import InputError
 from rightbatch.generalization import SHARPNESS
 from rightbatch.minima import Choices
@@ -36,7 +36,7 @@ def sharpness_command(
     statistics: Annotated[
         str, typer.Option(help="Of batch normalisation: running, batch, recomputed.")
     ] = USUAL.statistics,
-    examples: Annotated[int | None, typer.Option(help="The loss of so many training examples; else of all.")] = None,
+    examples: LossExamples = None,
     curvature_examples: Annotated[
         int | None, typer.Option(help="The Hessian of so many training examples.")
     ] = USUAL.curvature_examples,

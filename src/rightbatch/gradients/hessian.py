@@ -25,6 +25,12 @@ def gradient_of(loss: Tensor, parameters: Sequence[nn.Parameter], *, graph: bool
     return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
 
 
+def shaped(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """The parts of a vector `[d]` in the shapes of tensors that have d entries together, of their kind and device."""
+    parts = torch.split(vector, [tensor.numel() for tensor in like])
+    return [part.to(tensor.device, tensor.dtype).view_as(tensor) for part, tensor in zip(parts, like, strict=True)]
+
+
 def hessian_products(
     loss: Tensor, parameters: Sequence[nn.Parameter], vectors: Sequence[Sequence[Tensor]]
 ) -> list[list[Tensor]]:

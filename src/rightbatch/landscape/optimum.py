@@ -10,7 +10,7 @@ from torch import nn
 from rightbatch.fit.posterior import Optimum
 from rightbatch.gradients.covariance import gradient_covariance
 from rightbatch.gradients.exact import Loss, count_examples, trained
-from rightbatch.gradients.hessian import hessian_products, twice_differentiable
+from rightbatch.gradients.hessian import hessian_products, shaped, twice_differentiable
 from rightbatch.losses import mean_loss
 
 
@@ -29,10 +29,6 @@ def optimum_of(model: nn.Module, loss: Loss, data: Any, *, examples: int | None 
     with twice_differentiable():
         mean = mean_loss(loss(model, data), count_examples(data))
         unit = torch.eye(len(noise), dtype=parameters[0].dtype, device=parameters[0].device)
-        vectors = [
-            [part.view_as(p) for part, p in zip(row.split([p.numel() for p in parameters]), parameters, strict=True)]
-            for row in unit
-        ]
-        rows = hessian_products(mean, parameters, vectors)
+        rows = hessian_products(mean, parameters, [shaped(row, parameters) for row in unit])
     hessian = torch.stack([torch.cat([part.flatten() for part in row]) for row in rows]).detach().double()
     return Optimum(((hessian + hessian.T) / 2).cpu().numpy(), noise.cpu().numpy(), examples or count_examples(data))

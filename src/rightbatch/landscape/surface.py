@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from rightbatch.errors import InputError
 from rightbatch.evaluation import Evaluator
-from rightbatch.gradients.hessian import gradient_of, hessian_products, twice_differentiable
+from rightbatch.gradients.hessian import gradient_of, hessian_products, shaped, twice_differentiable
 from rightbatch.losses import examples_in, summed_loss, totals
 from rightbatch.minima import Statistics
 from rightbatch.streams import RandomStreams
@@ -98,7 +98,7 @@ class Surface:
     def hessian_products(self, vectors: Array) -> Array:
         """H v at the weights as they were given, for each row v of `vectors`, shape `[n, size]`."""
         self._place(self.start)
-        split = [_shaped(vector, self._parameters) for vector in vectors]
+        split = [shaped(torch.from_numpy(vector), self._parameters) for vector in vectors]
         sums, weight = np.zeros_like(vectors), 0.0
         for batch in self._passes(2.0 * len(vectors)):
             with twice_differentiable():
@@ -146,8 +146,3 @@ class Surface:
 def _flat(tensors: Iterable[Tensor]) -> Array:
     flat: Array = parameters_to_vector(t.detach() for t in tensors).cpu().double().numpy()
     return flat
-
-
-def _shaped(vector: Array, like: Sequence[nn.Parameter]) -> list[Tensor]:
-    parts = np.split(vector, np.cumsum([p.numel() for p in like])[:-1])
-    return [torch.from_numpy(part).to(p.device, p.dtype).view_as(p) for part, p in zip(parts, like, strict=True)]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rightbatch.errors import InputError
 from rightbatch.fit.iterates import IterateTests, iterate_tests
+from rightbatch.gradients.hessian import shaped
 from rightbatch.optim.noise import RunningCovariance
 from rightbatch.optim.samples import Prediction, predicted
 
@@ -182,7 +183,7 @@ class ConstantSGDSampler(torch.optim.Optimizer):
             return
         flat = _flat(velocities)
         along = scale @ flat if scale.ndim == 2 else scale * flat
-        for parameter, part in zip(group["params"], _parts(group["params"], along), strict=True):
+        for parameter, part in zip(group["params"], shaped(along, group["params"]), strict=True):
             parameter.sub_(part, alpha=group["lr"])
 
     # ------------------------------------------------------------------------------------------------------- rates
@@ -277,11 +278,6 @@ def _gradients(group: dict[str, Any]) -> list[Tensor]:
 
 def _flat(values: list[Tensor]) -> Tensor:
     return torch.cat([value.reshape(-1) for value in values])
-
-
-def _parts(parameters: list[Tensor], flat: Tensor) -> list[Tensor]:
-    pieces = torch.split(flat, [parameter.numel() for parameter in parameters])
-    return [piece.view_as(parameter) for piece, parameter in zip(pieces, parameters, strict=True)]
 
 
 def _inverse(variances: Tensor, examples: int, limit: float, *, least: float) -> Tensor:

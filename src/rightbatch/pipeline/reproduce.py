@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import platform
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rightbatch.errors import InputError, RightbatchError
+from rightbatch.loading import as_module
 from rightbatch.machine import processor
 from rightbatch.reproduction import (
     SIZES,
@@ -149,17 +148,8 @@ def _files(folder: Path) -> list[Path]:
 
 def _load(path: Path) -> Reproduction:
     # Under a name of its own, so that a reproduction may be called like any module.
-    name = f"rightbatch_reproduction_{path.stem}"
-    specification = importlib.util.spec_from_file_location(name, path)
-    if specification is None or specification.loader is None:
-        raise InputError(f"{path} cannot be loaded as Python.")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module  # so that records defined there can be made and pickled
-    sys.path.insert(0, str(path.parent))  # for the files of its own, `_<name>*.py`
-    try:
-        _told(path, lambda: specification.loader.exec_module(module))  # type: ignore[union-attr]
-    finally:
-        sys.path.remove(str(path.parent))
+    # It imports files of its own, `_<name>*.py`.
+    module = _told(path, as_module(path, f"rightbatch_reproduction_{path.stem}"))
     found = getattr(module, "REPRODUCTION", None)
     if not isinstance(found, Reproduction):
         raise InputError(f"{path} has no REPRODUCTION = Reproduction(...), found {type(found).__name__}.")
