@@ -66,8 +66,9 @@ def test_it_trains_once_and_keeps_what_it_measured(file: Path) -> None:
     assert found["temperature"]["low"] < found["temperature"]["estimate"] < found["temperature"]["high"]
     longer = rightbatch.posterior(f"{file}:make", passes=9, noise_examples=50, examples=200)
     assert longer.tests.samples == 9  # not what was measured before by other choices
-    other = rightbatch.posterior(f"{file}:make", batch_size=64, passes=8, noise_examples=50, examples=200)
-    assert other.trial.batch_size == 64
+    few = {"passes": 8, "noise_examples": 50, "examples": 200}
+    other = rightbatch.posterior(f"{file}:make", batch_size=64, learning_rate=0.08, **few)
+    assert (other.trial.batch_size, other.trial.learning_rate) == (64, 0.08)  # as asked, on no lattice
     rows = plots.temperature(study).to_dict()
     assert "temperature" in json.dumps(rows)
     code, said = run_cli("report", str(study), "--out", str(file.with_suffix(".html")))
@@ -76,7 +77,7 @@ def test_it_trains_once_and_keeps_what_it_measured(file: Path) -> None:
 
 
 def test_a_training_that_diverges_is_told(file: Path) -> None:
-    with pytest.raises(InsufficientEvidence, match=r"batch size 32 at rate 1e\+12 has left its weights: .*diverged"):
+    with pytest.raises(InsufficientEvidence, match=r"batch size 32 at rate 1e\+12 has left no weights: it .*diverged"):
         rightbatch.posterior(f"{file}:diverging", passes=8)
 
 
@@ -84,8 +85,12 @@ def test_what_cannot_be_is_told_before_anything_is_trained(file: Path) -> None:
     with pytest.raises(InputError, match="at least 8, got 3"):
         rightbatch.posterior(f"{file}:make", passes=3)
     loop = Loop(lambda trial: iter(()), name="loop", present=(32, 0.1), train_examples=100)
-    with pytest.raises(InputError, match=r"only a rightbatch\.Workload"):
+    with pytest.raises(InputError, match=r"Only the models of a rightbatch\.Workload can be kept"):
         rightbatch.posterior(loop)
+    with pytest.raises(InputError, match="5000 is larger than the data: 1437"):
+        rightbatch.posterior(f"{file}:make", batch_size=5000)
+    with pytest.raises(InputError, match="positive number, got -1"):
+        rightbatch.posterior(f"{file}:make", learning_rate=-1.0)
     assert not list(file.parent.glob("*.study.db"))
 
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rightbatch.errors import InputError, InsufficientEvidence
+from rightbatch.errors import InsufficientEvidence
 from rightbatch.minima import Choices
 from rightbatch.pipeline.desk import Watch, unwatched, weights_path
 from rightbatch.pipeline.models import models_folder
+from rightbatch.pipeline.profile import profile
 from rightbatch.pipeline.runners import StartFrom, as_runner
-from rightbatch.pipeline.setting_up import ChangedCode, default_study, first_choice
+from rightbatch.pipeline.setting_up import ChangedCode, check_sizes, first_choice, open_study, train_once
 from rightbatch.pipeline.sharpness import sharpness
-from rightbatch.pipeline.sweep import sweep
-from rightbatch.records import Run, StopReason
-from rightbatch.runner import MeasuresWeights
+from rightbatch.records import StopReason, Trial
 from rightbatch.store import Study
 from rightbatch.temperatures import Temperature, temperatures_of
 
@@ -53,37 +51,29 @@ def posterior(
         gradients of single examples, or what is no `Workload`.
     InsufficientEvidence: When the training diverged.
     """
-    how: dict[str, Any] = {"device": device, "threads": threads, "start_from": start_from}
     chosen = Choices(**choices).of("temperature")  # what cannot be is said before anything is trained
-    runner = as_runner(workload, **how)
+    how: dict[str, Any] = {"device": device, "threads": threads, "start_from": start_from}
+    runner = as_runner(workload, keep_models="last", **how)
     facts = runner.facts
-    if not isinstance(runner, MeasuresWeights):
-        raise InputError(f"The weights of {facts.name!r} cannot be seen: only a rightbatch.Workload shows them.")
     usual = first_choice(facts)
-    size, rate = batch_size or usual[0], learning_rate or usual[1]
-    path = Path(study or default_study(facts.name))
-    how["changed_code"] = changed_code
-    with contextlib.suppress(InsufficientEvidence):  # the weights are wanted here, not a target
-        sweep(workload, [size], rates=[rate], seeds=1, study=path, keep_models="last", watch=watch, **how)
-    run = _run(path, size, rate)
+    size, rate = usual[0] if batch_size is None else batch_size, usual[1] if learning_rate is None else learning_rate
+    check_sizes(facts, [size])
+    trial = Trial(size, rate, 0, facts.planned_examples)
+    with open_study(study, facts, changed_code) as kept:
+        path, models = kept.path, models_folder(kept.path)
+        profile(kept, runner, [size])  # the page of the study tells of seconds
+        run = train_once(kept, runner, facts, trial, "its weights are wanted", models=models, watch=watch)
+    finished = run.stop is not None and run.stop.reason is StopReason.FINISHED
+    if not finished or not weights_path(models, run.identifier).is_file():
+        raise InsufficientEvidence(
+            f"The run of batch size {size} at rate {rate:g} has left no weights: it "
+            f"{run.stop.reason.value if run.stop else 'did not end'}. Take another rate, or, where it was made without "
+            f"--keep-models, another --study."
+        )
     measuring()
+    how["changed_code"] = changed_code
     sharpness(path, workload, measures=("temperature",), runs=(run.identifier,), **how, **choices)
     with Study.open(path) as seen:
         records = [r for r in seen.weights_records() if r.run == run.identifier and r.choices == chosen]
         (found,) = temperatures_of([run], records)
     return found
-
-
-def _run(path: Path, batch_size: int, learning_rate: float) -> Run:
-    """The first finished run of a size and rate that left its weights."""
-    with Study.open(path) as seen:
-        runs = [r for r in seen.runs() if (r.trial.batch_size, r.trial.learning_rate) == (batch_size, learning_rate)]
-    for run in runs:
-        finished = run.stop is not None and run.stop.reason is StopReason.FINISHED
-        if finished and weights_path(models_folder(path), run.identifier).is_file():
-            return run
-    said = "; ".join(run.stop.reason.value for run in runs if run.stop is not None) or "none was made"
-    raise InsufficientEvidence(
-        f"No run of batch size {batch_size} at rate {learning_rate:g} has left its weights: {said}. Take another "
-        f"rate, or, where runs were made without --keep-models, another --study."
-    )

@@ -12,10 +12,10 @@ from typing import Literal
 from rightbatch import curves
 from rightbatch.errors import ChangedCodeError, InputError, InsufficientEvidence
 from rightbatch.evidence import Evidence, Question
-from rightbatch.pipeline.desk import Watch
+from rightbatch.pipeline.desk import Watch, unwatched
 from rightbatch.pipeline.loop import drive
 from rightbatch.recommend import parse_objective
-from rightbatch.records import Direction, Setting, Settings, Target, Trial, WorkloadFacts
+from rightbatch.records import Direction, Run, Setting, Settings, Target, Trial, WorkloadFacts
 from rightbatch.runner import Runner, check_settings
 from rightbatch.search.strategy import fixed
 from rightbatch.store import Study
@@ -191,14 +191,8 @@ def _derive_target(study: Study, runner: Runner, facts: WorkloadFacts, watch: Wa
     size, rate = facts.present or (32, usual_rate(facts.optimizer))
     quantity = facts.target_quantity
     direction = facts.quantity_direction(quantity)
-    # Any target will do while there is none: the run goes to its planned length.
-    unreachable = Target(float("inf") if direction == "max" else float("-inf"), quantity, direction)
-    evidence = gather(study, facts, question(Ask(objective="steps"), unreachable), runner=runner)
     trial = Trial(size, rate, seed, facts.planned_examples)
-    evidence, _ = drive(study, runner, fixed([trial], "the present choice sets the target"), evidence, watch=watch)
-    run = next(
-        r for r in evidence.relevant if (r.trial.batch_size, r.trial.learning_rate, r.trial.seed) == (size, rate, seed)
-    )
+    run = train_once(study, runner, facts, trial, "the present choice sets the target", watch=watch)
     start = getattr(run.points[0], quantity)
     reached = curves.best_value(run.points, quantity, direction)
     if reached is None or start is None or curves.diverged(run.points):
@@ -208,6 +202,38 @@ def _derive_target(study: Study, runner: Runner, facts: WorkloadFacts, watch: Wa
         )
     value = reached - GAIN_FORGONE * (reached - start)
     return Target(value, quantity, direction, f"what batch size {size} at rate {rate:g} reaches, less 2 % of its gain")
+
+
+def train_once(
+    study: Study,
+    runner: Runner,
+    facts: WorkloadFacts,
+    trial: Trial,
+    why: str,
+    *,
+    models: Path | None = None,
+    watch: Watch = unwatched,
+) -> Run:
+    """One run to its planned length, at exactly the trial's rate; that of the study where it has been made.
+
+    `models`: the folder to which it writes its weights, where the runner keeps any.
+    """
+    direction = facts.quantity_direction(facts.target_quantity)
+    # Any target will do while there is none: the run goes to its planned length.
+    unreachable = Target(float("inf") if direction == "max" else float("-inf"), facts.target_quantity, direction)
+    evidence = gather(study, facts, question(Ask(objective="steps"), unreachable), runner=runner)
+    evidence, _ = drive(study, runner, fixed([trial], why), evidence, models=models, watch=watch)
+    wanted = (trial.batch_size, trial.learning_rate, trial.seed)
+    return next(r for r in evidence.relevant if (r.trial.batch_size, r.trial.learning_rate, r.trial.seed) == wanted)
+
+
+def check_sizes(facts: WorkloadFacts, batch_sizes: Sequence[int]) -> None:
+    """Raise `InputError` for a size that the data does not have."""
+    too_large = [size for size in batch_sizes if size > (facts.train_examples or size)]
+    if too_large:
+        raise InputError(
+            f"Batch size {too_large[0]} is larger than the data: {facts.train_examples} training examples."
+        )
 
 
 def usual_rate(optimizer: str) -> float:

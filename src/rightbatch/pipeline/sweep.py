@@ -17,7 +17,7 @@ from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.models import models_folder
 from rightbatch.pipeline.profile import profile
 from rightbatch.pipeline.runners import KeepModels, StartFrom, as_runner, crew_of, recorded_rates
-from rightbatch.pipeline.setting_up import Ask, ChangedCode, first_choice, open_study, pose
+from rightbatch.pipeline.setting_up import Ask, ChangedCode, check_sizes, first_choice, open_study, pose
 from rightbatch.recommend import recommend
 from rightbatch.records import Settings
 from rightbatch.search.strategy import by_length
@@ -80,11 +80,7 @@ def sweep(
         "start_from": start_from,
     }
     runner = as_runner(workload, **how)
-    too_large = [size for size in batch_sizes if size > (runner.facts.train_examples or size)]
-    if too_large:
-        raise InputError(
-            f"Batch size {too_large[0]} is larger than the data: {runner.facts.train_examples} training examples."
-        )
+    check_sizes(runner.facts, batch_sizes)
     if runner.facts.length_bound:
         _check_runs_whole(runner.facts.name, until, run_seconds)
     with open_study(study, runner.facts, changed_code) as kept:
