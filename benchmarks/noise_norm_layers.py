@@ -80,7 +80,7 @@ def trained(workload: Workload, rate: float, seed: int, steps: int) -> Logs:
             for kind, (of_batch, of_parts) in squares.items():
                 sample = GradientSample(step, BATCH, rate, of_batch, of_parts, 1 / BATCH)
                 samples.setdefault(kind, []).append(sample)
-            stepper.finish_step()
+            stepper.finish_step(batch)
     return {
         kind: np.array([logarithm(of_kind[k : k + WINDOW]) for k in range(0, steps - WINDOW + 1, WINDOW)])
         for kind, of_kind in samples.items()

@@ -100,7 +100,7 @@ def train(workload: Workload, trial: Trial, overhead: float) -> tuple[NoiseScale
             snapshots.append({name: weights.clone() for name, weights in model.state_dict().items()})
             stepper.optimizer.zero_grad()
             workload.loss(model, batch).mean().backward()
-            stepper.finish_step()
+            stepper.finish_step(batch)
             if math.isinf(overhead):
                 if monitor.step == STEPS:
                     break

@@ -44,6 +44,7 @@ TENSOR_WING = {
     "branching",
     "checkpoint",
     "checks",
+    "closures",
     "engine",
     "evaluation",
     "gradients",

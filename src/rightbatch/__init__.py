@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # the same names as in `_FOUND_IN`, for type checkers and edi
     from rightbatch.optim.constant_sgd import ConstantSGDSampler
     from rightbatch.optim.emso import EMSO
     from rightbatch.optim.iterate_average import IterateAverage
+    from rightbatch.optim.linear import LinearBatch
     from rightbatch.pipeline.branches import branches
     from rightbatch.pipeline.check import check
     from rightbatch.pipeline.export import export
@@ -66,6 +67,7 @@ __all__ = [
     "InsufficientEvidence",
     "Interval",
     "IterateAverage",
+    "LinearBatch",
     "Loop",
     "LoopTrial",
     "MemoryReport",
@@ -111,6 +113,7 @@ _FOUND_IN = {
     "EMSO": "optim.emso",
     "Evidence": "evidence",
     "IterateAverage": "optim.iterate_average",
+    "LinearBatch": "optim.linear",
     "Loop": "loops",
     "LoopTrial": "loops",
     "MemoryReport": "memory_answer",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from rightbatch.closures import needs_closure
 from rightbatch.errors import WorkloadError
 from rightbatch.records import Settings, Trial
 
@@ -46,7 +47,8 @@ def probe_rates(workload: Workload) -> list[float]:
     planned_steps = trial.planned_steps or 1
     for step in range(1, planned_steps + 1):
         rates.append(float(optimizer.param_groups[0]["lr"]))
-        optimizer.step()  # a parameter without a gradient: nothing moves, but schedulers expect the call
+        # A parameter without a gradient: nothing moves, but schedulers expect the call.
+        optimizer.step(lambda: 0.0) if needs_closure(optimizer) else optimizer.step()
         try:
             schedule.step()
         except Exception as error:

@@ -79,17 +79,27 @@ class Stepper:
         """The batches to come, without end, for whoever makes the steps by hand: see `finish_step`."""
         return self._batches
 
-    def finish_step(self) -> None:
-        """Update the weights by the gradients that are there: the end of a step that was made by hand."""
-        self.update()
-        if self.schedule is not None:
-            self.schedule.step()
+    def finish_step(self, batch: Any) -> None:
+        """Update the weights by the gradients that are there: the end of a step that was made by hand.
+
+        An optimizer that takes a closure makes its step on the batch instead.
+        """
+        if self.update.by_closure:
+            self._solve(batch)
+        else:
+            self.update()
+            if self.schedule is not None:
+                self.schedule.step()
         self.step += 1
 
     def _block(self, steps: int) -> list[torch.Tensor]:
         model, optimizer, schedule = self.model, self.optimizer, self.schedule
         loss, backward, update = under_autocast(self.workload.loss, self.workload), self._backward, self.update
         parts, kept = self.accumulation_steps, []
+        if update.by_closure:
+            kept = [self._solve(batch) for batch in islice(self._batches, steps)]
+            self.step += steps
+            return kept
         for batch in islice(self._batches, steps):
             optimizer.zero_grad()
             kept.append(
@@ -102,6 +112,21 @@ class Stepper:
                 schedule.step()
         self.step += steps
         return kept
+
+    def _solve(self, batch: Any) -> torch.Tensor:
+        """A step of an optimizer that looks at its batch several times; the losses that it found."""
+        loss, parts = under_autocast(self.workload.loss, self.workload), self.accumulation_steps
+
+        def gradients() -> torch.Tensor:
+            self.optimizer.zero_grad()
+            if parts == 1:
+                return self._backward(loss(self.model, batch))
+            return accumulate(loss, self.model, split(batch, parts), self.model.parameters())
+
+        losses = self.update.solve(gradients)
+        if self.schedule is not None:
+            self.schedule.step()
+        return losses
 
     def _backward(self, loss: Any) -> torch.Tensor:
         """The gradients of the mean loss; the losses of the examples, or their mean, without a gradient."""

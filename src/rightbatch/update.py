@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.optim.swa_utils import AveragedModel
 
+from rightbatch.closures import needs_closure
+from rightbatch.errors import WorkloadError
 from rightbatch.records import Trial
 from rightbatch.workload import Workload
 
@@ -33,6 +35,13 @@ class Update:
             decay = math.exp(-trial.batch_size / workload.averaging_examples)
             self._average = AveragedModel(model, multi_avg_fn=exponential_average(decay), use_buffers=True)
         self._plain = self._norm is None and self._scaler is None and self._average is None
+        self.by_closure = needs_closure(optimizer)
+        """Whether the optimizer computes gradients itself, several times a step: see `solve`."""
+        if self.by_closure and self._scaler is not None:
+            raise WorkloadError(
+                f"{type(optimizer).__name__} computes the gradients of a batch several times in a step, and those of "
+                f'float16 are scaled for one step. Use autocast="bfloat16", or none.'
+            )
 
     @property
     def averaged(self) -> torch.nn.Module | None:
@@ -62,6 +71,28 @@ class Update:
             self._scaler.update()
         else:
             self._optimizer.step()
+        self._average_in()
+
+    def solve(self, gradients: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """One step of an optimizer that takes a closure; what `gradients` gave when it was first called.
+
+        `gradients` leaves the gradients of a batch in the parameters, and returns the losses or their mean.
+        """
+        first: list[torch.Tensor] = []
+
+        def closure() -> torch.Tensor:
+            losses = gradients()
+            if self._norm is not None:
+                torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._norm)
+            if not first:
+                first.append(losses)
+            return losses.mean()
+
+        self._optimizer.step(closure)  # type: ignore[arg-type]  # a tensor, as torch's own examples return
+        self._average_in()
+        return first[0]
+
+    def _average_in(self) -> None:
         if self._average is not None:
             self._average.update_parameters(self._model)
 

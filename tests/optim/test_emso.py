@@ -237,7 +237,7 @@ def test_groups_have_rates_of_their_own_and_what_has_no_gradient_stays(device, d
         ({"lr": 0.0}, "rate is positive, got 0"),
         ({"inner_steps": 0}, "at least 1 inner step, got 0"),
         ({"tolerance": -1.0}, "at least 0, got -1"),
-        ({"inner": "newton"}, "inner is one of gradient-descent, l-bfgs; got 'newton'"),
+        ({"inner": "newton"}, "inner is one of gradient-descent, l-bfgs, coordinate-descent; got 'newton'"),
         ({"average": "last"}, "average is one of none, uniform, linear; got 'last'"),
     ],
 )
@@ -248,7 +248,7 @@ def test_what_cannot_be_is_told(options, message):
 
 def test_a_step_without_closure_and_groups_for_lbfgs_are_told():
     weights = [nn.Parameter(torch.ones(2)) for _ in range(2)]
-    with pytest.raises(InputError, match="takes a closure"):
+    with pytest.raises(TypeError, match="closure"):
         EMSO(weights, 0.1).step()
     with pytest.raises(InputError, match="one group of parameters, got 2"):
         EMSO([{"params": [w]} for w in weights], 0.1, inner="l-bfgs")

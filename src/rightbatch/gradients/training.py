@@ -97,5 +97,5 @@ def _step(stepper: Stepper, batch: Any, micro_batches: Sequence[Any]) -> list[Gr
         )
         for metric, of_batch, of_parts in zip(METRICS, batch_squared, parts_squared, strict=False)
     ]
-    stepper.finish_step()
+    stepper.finish_step(batch)
     return samples

@@ -128,4 +128,4 @@ def _smaller_step(stepper: Stepper, examples: int) -> None:
         if is_memory_error(error):
             raise
         return
-    stepper.finish_step()
+    stepper.finish_step(part)

@@ -7,12 +7,15 @@ from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from rightbatch.errors import InputError
 from rightbatch.fit.proximal import Schedule, constant
+from rightbatch.optim.inner import INNER
+from rightbatch.optim.subproblem import Subproblem
 
-Inner = Literal["gradient-descent", "l-bfgs"]
+Inner = Literal["gradient-descent", "l-bfgs", "coordinate-descent"]
 Average = Literal["none", "uniform", "linear"]
 
 
@@ -36,10 +39,14 @@ class EMSO(torch.optim.Optimizer):
     lr: Of gradient descent on the subproblem; of L-BFGS the first step.
     gamma: The weight of the proximal term, or a function of the step t = 1, 2 ...: see `fit.proximal`.
     inner_steps: At most so many on a batch.
-    inner: "gradient-descent", or "l-bfgs" (`torch.optim.LBFGS` with a line search, begun anew on each batch).
+    inner: "gradient-descent", "l-bfgs" (`torch.optim.LBFGS` with a line search, begun anew on each batch), or for
+        generalised linear models "coordinate-descent", whose inner steps are passes (see `LinearBatch`).
     tolerance: The inner solve ends when no entry of the subproblem's gradient is larger: early stopping.
     average: Of the iterates w_1 ... w_t, for `averaged`: "uniform", or "linear" in t, as the theory of strongly convex
         losses has it.
+    process_group: Of `torch.distributed`: each process solves on its own batch, then their solutions are averaged, as
+        Li et al. do it over machines. Begin with the same weights everywhere (and without DistributedDataParallel,
+        which would average every gradient).
 
     Raises
     ------
@@ -56,6 +63,7 @@ class EMSO(torch.optim.Optimizer):
         inner: Inner = "gradient-descent",
         tolerance: float = 0.0,
         average: Average = "none",
+        process_group: dist.ProcessGroup | None = None,
     ) -> None:
         if not lr > 0:
             raise InputError(f"The rate is positive, got {lr:g}.")
@@ -63,100 +71,66 @@ class EMSO(torch.optim.Optimizer):
             raise InputError(f"There is at least 1 inner step, got {inner_steps}.")
         if not tolerance >= 0:
             raise InputError(f"The tolerance is at least 0, got {tolerance:g}.")
-        for name, value, known in (("inner", inner, Inner), ("average", average, Average)):
-            if value not in get_args(known):
-                raise InputError(f"{name} is one of {', '.join(get_args(known))}; got {value!r}.")
+        for name, value, known in (("inner", inner, INNER), ("average", average, get_args(Average))):
+            if value not in known:
+                raise InputError(f"{name} is one of {', '.join(known)}; got {value!r}.")
         self._gamma: Schedule = gamma if callable(gamma) else constant(gamma)
-        defaults = {"lr": lr, "inner_steps": inner_steps, "tolerance": tolerance, "average": average, "steps": 0}
-        super().__init__(params, {**defaults, "inner": inner})
+        defaults = {"lr": lr, "inner_steps": inner_steps, "tolerance": tolerance, "average": average, "inner": inner}
+        super().__init__(params, {**defaults, "steps": 0, "evaluations": 0})
         if inner == "l-bfgs" and len(self.param_groups) > 1:
             raise InputError(f"L-BFGS takes one group of parameters, got {len(self.param_groups)}.")
-        self.evaluations = 0
-        """Gradients of a batch that were computed so far: what the inner solves cost."""
+        self.process_group = process_group
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    @property
+    def evaluations(self) -> int:
+        """Gradients of a batch that were computed so far: what the inner solves cost."""
+        return int(self.param_groups[0]["evaluations"])
+
+    def step(self, closure: Callable[[], Any]) -> Tensor:  # type: ignore[override]
         """Solve the subproblem of a batch; the loss of the batch as it was before.
 
-        Raises `InputError` without a closure: the batch is looked at more than once.
+        `closure` computes the gradients of the batch anew as often as it is called; coordinate descent takes a
+        `LinearBatch`.
         """
-        if closure is None:
-            raise InputError(
-                "EMSO looks at a batch more than once: step() takes a closure that computes its gradients."
-            )
         return self.step_of_workers([closure])
 
     def step_of_workers(self, closures: Sequence[Callable[[], Any]]) -> Tensor:
         """As many workers, each on a batch of its own, solve their subproblems apart; their solutions are averaged.
 
-        One round of communication for all inner steps. Here one after another; the mean of their first losses.
-        Raises `InputError` where there is none.
+        One round of communication for all inner steps. Here one after another; with a `process_group` in every process
+        as many as this. The mean of the first losses in this process. Raises `InputError` where there is no batch.
         """
         if not closures:
             raise InputError("At least one worker has to have a batch, got none.")
-        gamma, head = self._gamma(self.param_groups[0]["steps"] + 1), self.param_groups[0]
+        gamma = self._gamma(self.param_groups[0]["steps"] + 1)
         parameters = [p for group in self.param_groups for p in group["params"]]
-        before = [p.detach().clone() for p in parameters]
         sums, losses = [torch.zeros_like(p) for p in parameters], []
         for closure in closures:
-            self._place(parameters, before)
-            losses.append(self._solve(closure, gamma, before))
-            for own, parameter in zip(sums, parameters, strict=True):
-                own.add_(parameter.detach(), alpha=1 / len(closures))
+            subproblem = Subproblem(self.param_groups, closure, gamma)
+            losses.append(INNER[self.param_groups[0]["inner"]](subproblem))
+            self.param_groups[0]["evaluations"] += subproblem.evaluations
+            if len(closures) > 1:
+                for own, parameter in zip(sums, parameters, strict=True):
+                    own.add_(parameter.detach(), alpha=1 / len(closures))
+                self._place(parameters, subproblem.start)
         if len(closures) > 1:
             self._place(parameters, sums)
+        if self.process_group is not None:
+            self._average_over_processes(parameters)
         for group in self.param_groups:
             group["steps"] += 1
-        if head["average"] != "none":
+        if self.param_groups[0]["average"] != "none":
             self._count_in()
         return torch.stack(losses).mean()
 
-    def _solve(self, closure: Callable[[], Any], gamma: float, before: Sequence[Tensor]) -> Tensor:
-        parameters = [p for group in self.param_groups for p in group["params"]]
-
-        def proximal() -> Tensor:
-            """Loss and gradients of the subproblem."""
-            self.evaluations += 1
-            with torch.enable_grad():
-                loss = torch.as_tensor(closure())
-            pull = torch.zeros((), dtype=loss.dtype, device=loss.device)
-            with torch.no_grad():
-                for parameter, start in zip(parameters, before, strict=True):
-                    if gamma and parameter.grad is not None:
-                        parameter.grad.add_(parameter - start, alpha=gamma)
-                        pull += 0.5 * gamma * (parameter - start).square().sum().to(pull)
-            return loss.detach() + pull
-
-        by_lbfgs = self.param_groups[0]["inner"] == "l-bfgs"
-        return self._by_lbfgs(proximal) if by_lbfgs else self._by_gradient_descent(proximal)
-
-    def _by_gradient_descent(self, proximal: Callable[[], Tensor]) -> Tensor:
-        first = None
-        for _ in range(self.param_groups[0]["inner_steps"]):
-            loss = proximal()
-            first = loss if first is None else first
-            gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
-            if gradients and max(float(g.abs().max()) for g in gradients) <= self.param_groups[0]["tolerance"]:
-                break
-            with torch.no_grad():
-                for group in self.param_groups:
-                    for parameter in group["params"]:
-                        if parameter.grad is not None:
-                            parameter.sub_(parameter.grad, alpha=group["lr"])
-        assert first is not None
-        return first
-
-    def _by_lbfgs(self, proximal: Callable[[], Tensor]) -> Tensor:
-        (group,) = self.param_groups
-        solver = torch.optim.LBFGS(
-            group["params"],
-            lr=group["lr"],
-            max_iter=group["inner_steps"],
-            tolerance_grad=group["tolerance"],
-            tolerance_change=0.0,
-            line_search_fn="strong_wolfe",
-        )
-        found: Tensor = solver.step(proximal)  # type: ignore[no-untyped-call]
-        return found
+    @torch.no_grad()
+    def _average_over_processes(self, parameters: Sequence[Tensor]) -> None:
+        processes = dist.get_world_size(self.process_group)
+        for parameter in parameters:
+            # Of a copy: a parameter may not be contiguous.
+            mean = parameter.detach() / processes
+            dist.all_reduce(mean, group=self.process_group)
+            parameter.copy_(mean)
 
     # ----------------------------------------------------------------------------------------------------- averages
 
