@@ -37,13 +37,14 @@ def read_csv(path: Path, *, rows: int, columns: int, first: Callable[[str], floa
 def read_libsvm(path: Path, *, rows: int, features: int) -> Pair:
     """Inputs, float32 of shape `[rows, features]`, and labels (0 for -1, 1 for +1) of a file in the libsvm format.
 
-    A line is a label and then `index:value` for what is not zero, indices from 1: `-1 3:1 11:0.5`.
+    A line is a label and then `index:value` for what is not zero, indices from 1: `-1 3:1 11:0.5`. Empty lines at the
+    end are none.
     Raises `DataError` for a line that cannot be read, and for another number of rows.
     """
     labels: list[int] = []
     places: list[tuple[int, int]] = []
     values: list[float] = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).rstrip().splitlines(), start=1):
         try:
             label, *pairs = line.split()
             labels.append({"-1": 0, "+1": 1, "1": 1}[label])
