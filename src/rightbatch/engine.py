@@ -7,7 +7,7 @@ import hashlib
 import io
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -32,13 +32,14 @@ from rightbatch.records import (
     GradientSample,
     MemoryProbe,
     Point,
+    Setting,
     StepTime,
     Stop,
     StopReason,
     Trial,
     WorkloadFacts,
 )
-from rightbatch.runner import suits
+from rightbatch.runner import changed, suits
 from rightbatch.stepping import Stepper
 from rightbatch.streams import RandomStreams
 from rightbatch.weights import Keep, KeptWeights
@@ -50,7 +51,8 @@ class WorkloadRunner:
 
     `keep_models` says which weights a run can write, `start_from` which weights every run starts from (None: those that
     the model is made with). Batches of more than `micro_batch_size` examples are accumulated from parts of at most so
-    many. Raises `InputError` where these do not fit the model.
+    many. Seconds and memory are measured with the `settings` that are asked for. Raises `InputError` where
+    these do not fit the model.
 
     `too_large` is the smallest size that did not fit into memory when step times were measured; None where all did.
     """
@@ -61,9 +63,11 @@ class WorkloadRunner:
         keep_models: Keep = "none",
         start_from: Checkpoint | None = None,
         micro_batch_size: int | None = None,
+        settings: Mapping[str, Setting] | None = None,
     ) -> None:
         self.given, self.start_from, self._keep = workload, start_from, keep_models
         self.micro_batch_size = micro_batch_size
+        self._settings = changed(settings, workload.settings)
         self.too_large: int | None = None
         workload.check_finite()
         self._facts = workload.facts()
@@ -87,8 +91,13 @@ class WorkloadRunner:
     def _test(self) -> Evaluator | None:
         return Evaluator(self.workload, self.workload.source("test")) if self.workload.test is not None else None
 
+    @property
+    def _as_asked(self) -> Workload:
+        """Whose settings are by default those that were asked for."""
+        return replace(self.workload, settings={**self.workload.settings, **self._settings})
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return WorkloadRunner, (self.given, self._keep, self.start_from, self.micro_batch_size)
+        return WorkloadRunner, (self.given, self._keep, self.start_from, self.micro_batch_size, self._settings)
 
     @property
     def facts(self) -> WorkloadFacts:
@@ -107,6 +116,7 @@ class WorkloadRunner:
             torch=torch.__version__,
             rightbatch=version("rightbatch"),
             micro_batch_size=self.micro_batch_size,
+            settings=self._settings,
         )
 
     def offers(self, trial: Trial) -> bool:
@@ -131,7 +141,7 @@ class WorkloadRunner:
     def step_times(self, batch_sizes: Sequence[int], *, rounds: int) -> Iterator[StepTime]:
         with explained("while measuring step times"):
             too_large = yield from measure_step_times(
-                self.workload, batch_sizes, rounds=rounds, micro_batch_size=self.micro_batch_size
+                self._as_asked, batch_sizes, rounds=rounds, micro_batch_size=self.micro_batch_size
             )
         self.too_large = too_large or self.too_large
 
@@ -142,7 +152,7 @@ class WorkloadRunner:
 
     def memory_probe(self, batch_size: int, micro_batch_size: int, **how: Any) -> MemoryProbe:
         """See `rightbatch.runner.MeasuresMemory`."""
-        return measure_memory(self.workload, self._data, batch_size, micro_batch_size, **how)
+        return measure_memory(self._as_asked, self._data, batch_size, micro_batch_size, **how)
 
     def minimum(self, weights: Path, trial: Trial) -> Minimum:
         """See `rightbatch.runner.MeasuresWeights`."""

@@ -240,6 +240,7 @@ class Environment:
     """Where seconds were measured. Seconds of two environments are never mixed in a fit.
 
     `micro_batch_size`: Larger batches are accumulated from parts of at most so many examples; None: none are.
+    `settings`: Those that were asked for and are not as declared, for a step may take longer with them; None: all are.
     """
 
     device: str
@@ -250,6 +251,11 @@ class Environment:
     torch: str
     rightbatch: str
     micro_batch_size: int | None = None
+    settings: Settings | None = None
+
+    def __post_init__(self) -> None:
+        if self.settings is not None:
+            object.__setattr__(self, "settings", Settings(self.settings) if self.settings else None)
 
 
 @dataclass(frozen=True)

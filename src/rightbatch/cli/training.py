@@ -47,7 +47,7 @@ from rightbatch.pipeline import sweep as sweeping
 from rightbatch.pipeline.budget import parse_budget
 from rightbatch.pipeline.profile import ROUNDS, profile, sizes_to_try
 from rightbatch.pipeline.runners import as_runner
-from rightbatch.pipeline.setting_up import default_study, open_study
+from rightbatch.pipeline.setting_up import Ask, default_study, open_study
 from rightbatch.report import terminal
 from rightbatch.report.check import print_check
 
@@ -93,12 +93,13 @@ def profile_command(
     batch_sizes: Sizes = None,
     rounds: Annotated[int, typer.Option(min=3, help="Repeats of every size.")] = ROUNDS,
     again: Annotated[bool, typer.Option(help="Measure anew what the study has already.")] = False,
+    settings: SettingOption = None,
     device: Device = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Measure seconds per step at each batch size."""
-    runner = as_runner(given(words), device=device, threads=threads)
+    runner = as_runner(given(words), ask=Ask(**asked(settings=settings)), device=device, threads=threads)
     chosen = sizes(batch_sizes) or sizes_to_try(runner)
     with interruptible(), open_study(study, runner.facts) as kept, err.status("measuring seconds per step"):
         records = profile(kept, runner, chosen, rounds=rounds, again=again)

@@ -31,7 +31,7 @@ from rightbatch.records import (
     Trial,
     WorkloadFacts,
 )
-from rightbatch.runner import completed, suits
+from rightbatch.runner import changed, completed, suits
 
 OF_TRIALS = ("batch_size", "learning_rate", "seed", "planned_examples", "planned_steps")
 """Placeholders that every command line may have."""
@@ -142,7 +142,8 @@ class CommandRunner:
     InputError: When there is no such program.
     """
 
-    def __init__(self, command: Command) -> None:
+    def __init__(self, command: Command, settings: Mapping[str, Setting] | None = None) -> None:
+        self._settings = changed(settings, command.settings)
         program = command.argv[0]
         if not template.placeholders([program]) and shutil.which(program) is None:
             raise InputError(
@@ -173,6 +174,7 @@ class CommandRunner:
             python=platform.python_version(),
             torch="unknown",
             rightbatch=version("rightbatch"),
+            settings=self._settings,
         )
 
     @property
@@ -215,7 +217,9 @@ class CommandRunner:
         failures: list[str] = []
         measured = False
         for size in batch_sizes:
-            seconds, failure = _intervals(self.start(Trial(size, rate, 0)), max(1, min(rounds, INTERVALS)))
+            seconds, failure = _intervals(
+                self.start(Trial(size, rate, 0, settings=self._settings)), max(1, min(rounds, INTERVALS))
+            )
             if seconds:
                 measured = True
                 yield StepTime(size, tuple(seconds), (0.0,) * len(seconds))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 
 from rightbatch.errors import InputError, WorkloadError
@@ -14,8 +14,8 @@ from rightbatch.loops.loop import FIRST_RUNG_BATCHES, USUAL_BATCH_SIZE, Loop, Lo
 from rightbatch.loops.step_times import time_steps
 from rightbatch.machine import processor
 from rightbatch.raised import MemoryExhausted
-from rightbatch.records import Environment, Point, StepTime, Stop, StopReason, Trial, WorkloadFacts
-from rightbatch.runner import suits
+from rightbatch.records import Environment, Point, Setting, StepTime, Stop, StopReason, Trial, WorkloadFacts
+from rightbatch.runner import changed, suits
 
 
 class LoopRunner:
@@ -26,8 +26,8 @@ class LoopRunner:
     `due` asked for, blocks of `evaluating` and pauses are left out. Seconds that the loop fills in itself are kept.
     """
 
-    def __init__(self, loop: Loop) -> None:
-        self.loop = loop
+    def __init__(self, loop: Loop, settings: Mapping[str, Setting] | None = None) -> None:
+        self.loop, self._settings = loop, changed(settings, loop.settings)
         self._facts = loop.facts()
         # Once: a loop may import torch, or set its threads, only while it runs.
         torch = sys.modules.get("torch")
@@ -39,6 +39,7 @@ class LoopRunner:
             python=platform.python_version(),
             torch=str(torch.__version__) if torch else "none",
             rightbatch=version("rightbatch"),
+            settings=self._settings,
         )
 
     @property
@@ -78,7 +79,9 @@ class LoopRunner:
         Raises `WorkloadError` when not one size could be timed.
         """
         rate = (self.loop.present[1] if self.loop.present else 0.1) / 100
-        trials = [self.loop.complete(Trial(size, rate, 0)) for size in sorted(set(batch_sizes))]
+        trials = [
+            self.loop.complete(Trial(size, rate, 0, settings=self._settings)) for size in sorted(set(batch_sizes))
+        ]
         seconds: dict[Trial, list[float]] = {trial: [] for trial in trials if self.offers(trial)}
         lengths = {trial: trial.planned_steps for trial in seconds}
         for repeats in filter(None, (rounds - rounds // 2, rounds // 2)):

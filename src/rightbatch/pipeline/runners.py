@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -17,6 +17,7 @@ from rightbatch.errors import InputError, MissingExtra, WorkloadError
 from rightbatch.loading import load_function
 from rightbatch.loops import Loop, LoopRunner
 from rightbatch.pipeline.setting_up import Ask
+from rightbatch.records import Setting
 from rightbatch.runner import Runner
 from rightbatch.tables import TableRunner, is_table
 from rightbatch.workers import Alone, Crew, NotPicklable, Workers
@@ -74,7 +75,8 @@ def as_runner(
     for option in ("direction", "train_examples"):
         if ask is not None and getattr(ask, option) is not None:
             raise InputError(f"{option} is for loops and commands: a Workload, and a table, say it themselves.")
-    return _of_workload(made, workload, device, keep_models, start_from, micro_batch_size)
+    settings = ask.settings if ask is not None else None
+    return _of_workload(made, workload, device, keep_models, start_from, micro_batch_size, settings)
 
 
 def _no_start_from(start_from: StartFrom | None, instead: str) -> None:
@@ -121,7 +123,7 @@ def _same(runner: Runner) -> Runner:
 def _of_any_framework(made: Any, ask: Ask, threads: int | None) -> Runner | None:
     """The runner of a loop or a command; None for what is neither."""
     if isinstance(made, Command):
-        return CommandRunner(replace(made, threads=threads) if threads else made)
+        return CommandRunner(replace(made, threads=threads) if threads else made, ask.settings)
     if inspect.isgeneratorfunction(made):
         made = Loop(
             made,
@@ -130,7 +132,7 @@ def _of_any_framework(made: Any, ask: Ask, threads: int | None) -> Runner | None
             planned_examples=ask.planned_examples or 0,
             present=ask.present,
         )
-    return LoopRunner(made) if isinstance(made, Loop) else None
+    return LoopRunner(made, ask.settings) if isinstance(made, Loop) else None
 
 
 def _of_workload(
@@ -140,6 +142,7 @@ def _of_workload(
     keep_models: KeepModels,
     start_from: StartFrom | None,
     micro_batch_size: int | None,
+    settings: Mapping[str, Setting] | None,
 ) -> Runner:
     with _needing_torch():
         from rightbatch.checkpoint import Checkpoint
@@ -148,7 +151,7 @@ def _of_workload(
     if isinstance(made, Workload):
         checkpoint = None if start_from is None else Checkpoint.of(start_from)
         placed = use_device(made, device) if device else made
-        return WorkloadRunner(placed, keep_models, checkpoint, micro_batch_size)
+        return WorkloadRunner(placed, keep_models, checkpoint, micro_batch_size, settings)
     if callable(made):
         raise WorkloadError(
             f"{given!r} is a function that yields nothing. A training loop is a generator: it says `yield "

@@ -68,6 +68,7 @@ def machines(sheet: Sheet) -> list[str]:
         f"{one.device} ({one.processor}), {one.threads} threads, {one.precision}, Python {one.python}, PyTorch "
         f"{one.torch}, rightbatch {one.rightbatch}"
         + (f", at most {one.micro_batch_size:,} examples a pass" if one.micro_batch_size else "")
+        + "".join(f", {name}={value}" for name, value in (one.settings or {}).items())
         for one in sheet.environments
     ]
 

@@ -72,7 +72,10 @@ class Reading:
         return {row.id: Environment(**json.loads(row.facts)) for row in rows}
 
     def step_times(self, environment: Environment | None = None) -> tuple[StepTime, ...]:
-        """Step times of one environment, by batch size; without one, of the environment with the most sizes."""
+        """Step times of one environment, by batch size; without one, of the environment with the most sizes.
+
+        Of those with the settings as declared, where there are any.
+        """
         rows = self._connection.execute(
             schema.step_times.select().order_by(schema.step_times.c.batch_size, schema.step_times.c.repeat)
         ).all()
@@ -81,7 +84,8 @@ class Reading:
         known = self.environments()
         if environment is None:
             sizes = {number: len({r.batch_size for r in rows if r.environment_id == number}) for number in known}
-            chosen = max(sizes, key=lambda number: (sizes[number], number))
+            measured = [number for number in known if sizes[number]]
+            chosen = max(measured, key=lambda number: (known[number].settings is None, sizes[number], number))
         else:
             chosen = next((number for number, e in known.items() if e == environment), -1)
         by_size: dict[int, list[Any]] = {}
