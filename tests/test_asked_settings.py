@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 import rightbatch
+from rightbatch.cli.arguments import asked
 from rightbatch.commands import Command
 from rightbatch.loops import Loop
 from rightbatch.pipeline.runners import as_runner
 from rightbatch.pipeline.setting_up import Ask
 from rightbatch.records import Point, Settings, Trial
-from rightbatch.runner import changed
 from rightbatch.store import Study
 from rightbatch.workload import Workload
 
@@ -69,20 +69,20 @@ def command(folder: Path) -> Command:
 
 
 @pytest.mark.parametrize("kind", ["workload", "loop", "command"])
-@pytest.mark.parametrize("asked", [{}, {"inner_steps": 7}])
-def test_every_runner_measures_as_asked(tmp_path, kind, asked):
+@pytest.mark.parametrize("wanted", [{}, {"inner_steps": 7}])
+def test_every_runner_measures_as_asked(tmp_path, kind, wanted):
     SEEN.clear()
     given = {
         "workload": workload,
         "loop": lambda: Loop(line, settings={"inner_steps": 2}, train_examples=256),
         "command": lambda: command(tmp_path),
     }[kind]()
-    runner = as_runner(given, ask=Ask(settings=asked))
+    runner = as_runner(given, ask=Ask(settings=wanted))
     SEEN.clear()  # what facts were asked with
     assert len(list(runner.step_times([8], rounds=3))) == 1
     seen = {int(word) for word in (tmp_path / "seen").read_text().split()} if kind == "command" else set(SEEN)
-    assert seen == {asked.get("inner_steps", 2)}
-    assert runner.environment.settings == (Settings(asked) if asked else None)
+    assert seen == {wanted.get("inner_steps", 2)}
+    assert runner.environment.settings == (Settings(wanted) if wanted else None)
     assert runner.facts.settings == Settings({"inner_steps": 2})
 
 
@@ -100,10 +100,17 @@ def test_a_study_keeps_them_apart(tmp_path):
         assert [one.settings for one in environments] == [Settings({"inner_steps": 5}), None]
         assert study.step_times(environments[0]) == slow
         assert study.step_times(environments[1]) == study.step_times() != slow
+        assert study.step_times_by_settings() == {Settings({"inner_steps": 5}): slow, Settings(): study.step_times()}
 
 
 def test_only_what_is_not_as_declared_counts():
-    assert changed({"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4}) == Settings({"b": 2})
-    assert changed(None, {"a": 1}) == changed({"a": 1}, {"a": 1}) == Settings()
+    assert Settings({"a": 1, "b": 2, "x": 1}).other_than({"a": 1, "b": 3, "c": 4}) == Settings({"b": 2})
+    assert Settings({"a": 1}).other_than({"a": 1}) == Settings()
     trial = replace(Trial(8, 0.1, 0), settings=Settings({"inner_steps": 5}))
     assert workload().complete(trial).settings == Settings({"inner_steps": 5})
+
+
+def test_whole_numbers_that_are_typed_stay_whole():
+    typed = asked(settings=["inner_steps=5", "momentum=0.9", "kind=plain"])["settings"]
+    assert typed == {"inner_steps": 5, "momentum": 0.9, "kind": "plain"}
+    assert [type(value) for value in typed.values()] == [int, float, str]

@@ -33,13 +33,14 @@ from rightbatch.records import (
     MemoryProbe,
     Point,
     Setting,
+    Settings,
     StepTime,
     Stop,
     StopReason,
     Trial,
     WorkloadFacts,
 )
-from rightbatch.runner import changed, suits
+from rightbatch.runner import suits
 from rightbatch.stepping import Stepper
 from rightbatch.streams import RandomStreams
 from rightbatch.weights import Keep, KeptWeights
@@ -67,7 +68,7 @@ class WorkloadRunner:
     ) -> None:
         self.given, self.start_from, self._keep = workload, start_from, keep_models
         self.micro_batch_size = micro_batch_size
-        self._settings = changed(settings, workload.settings)
+        self._settings = Settings(settings).other_than(workload.settings)
         self.too_large: int | None = None
         workload.check_finite()
         self._facts = workload.facts()

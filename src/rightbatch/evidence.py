@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -20,7 +20,7 @@ from rightbatch.fit.noise import CriticalPrior, critical_prior
 from rightbatch.fit.seed_noise import SeedNoise, pool_seed_noise
 from rightbatch.fit.step_time import StepTimeFit, fit_step_time, median_error, median_seconds
 from rightbatch.minima import WeightsRecord
-from rightbatch.records import GradientSample, Run, Settings, StepTime, StopReason, Target, WorkloadFacts
+from rightbatch.records import GradientSample, Run, Setting, Settings, StepTime, StopReason, Target, WorkloadFacts
 
 FRESH_SEED = 1000
 """Seeds from here on check a choice that was made without them; they never take part in choosing."""
@@ -74,7 +74,7 @@ class Evidence:
     `pending` are the batch size, rate and seed of runs that are under way elsewhere: a strategy proposes others.
     `gradient_samples` are those of each training whose gradients were looked at. `fits` is the largest batch that was
     seen to fit into memory in one pass, None where that was not looked at. `weights` is what was measured of those that
-    runs ended with.
+    runs ended with. `step_times_by_settings` are those of the same machine, by the settings that were not as declared.
     """
 
     facts: WorkloadFacts
@@ -87,7 +87,16 @@ class Evidence:
     gradient_samples: tuple[tuple[GradientSample, ...], ...] = ()
     fits: int | None = None
     weights: tuple[WeightsRecord, ...] = ()
+    step_times_by_settings: Mapping[Settings, tuple[StepTime, ...]] = field(default_factory=dict)
     memory: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def with_setting(self, name: str, value: Setting) -> Evidence:
+        """The same study, asked about another value of one setting: other runs, and the seconds that it takes."""
+        settings = Settings({**self.settings, name: value})
+        changed = settings.other_than(self.facts.settings)
+        # A study of before settings had seconds of their own has those of one environment alone.
+        times = self.step_times_by_settings.get(changed, ()) if self.step_times_by_settings else self.step_times
+        return replace(self, settings=settings, step_times=times)
 
     # ------------------------------------------------------------------------------------------------ seconds
 

@@ -38,6 +38,10 @@ class Settings(Mapping[str, Setting]):
     def __hash__(self) -> int:
         return hash(tuple(self._items.items()))
 
+    def other_than(self, declared: Mapping[str, Setting]) -> Settings:
+        """Those that are declared with another value."""
+        return Settings({name: value for name, value in self._items.items() if declared.get(name, value) != value})
+
     def __repr__(self) -> str:
         return f"Settings({self._items!r})"
 

@@ -176,11 +176,6 @@ def suits(trial: Trial, train_examples: int, settings: Collection[str]) -> bool:
     return (not train_examples or trial.batch_size <= train_examples) and set(trial.settings) <= set(settings)
 
 
-def changed(asked: Mapping[str, Setting] | None, declared: Mapping[str, Setting]) -> Settings:
-    """Those of the settings asked for that are declared with another value: what seconds are then measured with."""
-    return Settings({name: value for name, value in (asked or {}).items() if declared.get(name, value) != value})
-
-
 def completed(trial: Trial, settings: Mapping[str, Setting], planned_examples: int, owner: str) -> Trial:
     """A trial with every declared setting, and with this planned length (0: none) where it has none of its own.
 

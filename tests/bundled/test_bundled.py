@@ -42,6 +42,7 @@ EXPECTED = {
     "tabular:wine": Expected("uci/winequality-white.csv", 4000, 898, "SGD momentum 0.9", 0.62, 4993),
     "tabular:protein": Expected("uci/CASP.csv", 40_000, 5730, "SGD momentum 0.9", 0.52, 4865),
     "tabular:a9a": Expected("libsvm/a9a", 28_000, 4561, "SGD", 0.325, 248),
+    "tabular:a9a-emso": Expected("libsvm/a9a", 28_000, 4561, "EMSO", 0.325, 248),
     "letter": Expected("tabular/letter-recognition.data", 16_000, 4000, "SGD momentum 0.9", 0.93, 22_042),
     "quadratic": Expected("", 1 << 16, 1, "SGD", 0.05, 64),
 }

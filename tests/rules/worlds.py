@@ -284,6 +284,10 @@ WORLDS: dict[str, Worlds] = {
         lambda: case(Base(critical_batch_size=1e6), optimizer="EMSO"),
         lambda: case(Base(), optimizer="EMSO"),
     ),
+    "emso-larger-batches": (
+        lambda: with_settings({1: Base(), 20: Base(critical_batch_size=1e6)}, "inner_steps", 1, optimizer="EMSO"),
+        lambda: with_settings({1: Base(), 20: Base()}, "inner_steps", 1, optimizer="EMSO"),
+    ),
     "batch-below-steps": (lambda: case(Base()), lambda: case(Base(critical_batch_size=20_000, minimum_steps=5))),
 }
 """By rule: the world where it holds, the world where it fails."""

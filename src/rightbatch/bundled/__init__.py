@@ -96,6 +96,12 @@ WORKLOADS: dict[str, Bundled] = {
         "logistic regression, SGD, validation loss 0.325",
         "income of 32,561 people, 123 binary features",
     ),
+    "tabular:a9a-emso": Bundled(
+        "rightbatch.bundled.tabular",
+        "a9a_emso",
+        "the same by EMSO, 5 inner steps on each batch",
+        "income of 32,561 people, 123 binary features",
+    ),
     "letter": Bundled(
         "rightbatch.bundled.tabular",
         "letter",

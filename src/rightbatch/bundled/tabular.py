@@ -15,6 +15,7 @@ All four repeat rows (a fifth of the wines): they are split by distinct rows, se
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from string import ascii_uppercase
 
 import torch
@@ -23,6 +24,8 @@ from torch import nn
 from rightbatch.bundled.classification import Pair, accuracy, cross_entropy, sgd_with_momentum
 from rightbatch.bundled.data import DataFile, find
 from rightbatch.bundled.rows import read_csv, read_libsvm, split_apart, standardise, without
+from rightbatch.optim.emso import EMSO
+from rightbatch.records import Trial
 from rightbatch.workload import Workload
 
 UCI = "https://archive.ics.uci.edu/ml/machine-learning-databases/"
@@ -75,10 +78,32 @@ def a9a() -> Workload:
     Batch size 128 at rate 0.3 reaches it after 47,000 examples (two passes); the best is about 0.32. The test data are
     the published ones but for rows that the training data have: a linear model is evaluated on them in no time.
     """
+    return _adult("tabular:a9a", sgd_with_momentum, {"momentum": 0.0})
+
+
+def a9a_emso() -> Workload:
+    """The same by EMSO: several steps of gradient descent on each batch, held back by a proximal term.
+
+    With `inner_steps` 1 it is plain SGD, so that both can be compared in one study. The proximal term weighs
+    1 / (rate x inner steps): as much as lets an exact solution go as far as the inner steps would.
+    """
+    return _adult("tabular:a9a-emso", _emso, {"inner_steps": 5})
+
+
+def _emso(parameters: Iterable[nn.Parameter], trial: Trial) -> torch.optim.Optimizer:
+    steps = int(trial.settings["inner_steps"])
+    return EMSO(parameters, trial.learning_rate, gamma=1 / (trial.learning_rate * steps), inner_steps=steps)
+
+
+def _adult(
+    name: str,
+    optimizer: Callable[[Iterable[nn.Parameter], Trial], torch.optim.Optimizer],
+    settings: Mapping[str, float | int | str],
+) -> Workload:
     train, valid = split_apart(*read_libsvm(find(ADULT), rows=32_561, features=123), valid_examples=4561)
     test = without(read_libsvm(find(ADULT_TEST), rows=16_281, features=123), train[0])
     return Workload(
-        name="tabular:a9a",
+        name=name,
         model=lambda: nn.Linear(123, 2),
         data=train,
         valid=valid,
@@ -86,8 +111,8 @@ def a9a() -> Workload:
         loss=cross_entropy,
         metric=accuracy,
         direction="max",
-        optimizer=sgd_with_momentum,
-        settings={"momentum": 0.0},
+        optimizer=optimizer,
+        settings=settings,
         present=(32, 0.1),
         target=0.325,
         target_quantity="valid_loss",

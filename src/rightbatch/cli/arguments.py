@@ -69,10 +69,12 @@ def _setting(text: str) -> tuple[str, Setting]:
     name, equals, value = text.partition("=")
     if not equals:
         raise InputError(f"--set is NAME=VALUE, for instance momentum=0.9; got {text!r}.")
-    try:
-        return name, float(value)
-    except ValueError:
-        return name, value
+    for kind in (int, float):  # a program that is given 64 may not read 64.0
+        try:
+            return name, kind(value)
+        except ValueError:
+            continue
+    return name, value
 
 
 def sizes(text: str | None) -> tuple[int, ...] | None:

@@ -31,7 +31,7 @@ from rightbatch.records import (
     Trial,
     WorkloadFacts,
 )
-from rightbatch.runner import changed, completed, suits
+from rightbatch.runner import completed, suits
 
 OF_TRIALS = ("batch_size", "learning_rate", "seed", "planned_examples", "planned_steps")
 """Placeholders that every command line may have."""
@@ -143,7 +143,7 @@ class CommandRunner:
     """
 
     def __init__(self, command: Command, settings: Mapping[str, Setting] | None = None) -> None:
-        self._settings = changed(settings, command.settings)
+        self._settings = Settings(settings).other_than(command.settings)
         program = command.argv[0]
         if not template.placeholders([program]) and shutil.which(program) is None:
             raise InputError(

@@ -14,8 +14,8 @@ from rightbatch.loops.loop import FIRST_RUNG_BATCHES, USUAL_BATCH_SIZE, Loop, Lo
 from rightbatch.loops.step_times import time_steps
 from rightbatch.machine import processor
 from rightbatch.raised import MemoryExhausted
-from rightbatch.records import Environment, Point, Setting, StepTime, Stop, StopReason, Trial, WorkloadFacts
-from rightbatch.runner import changed, suits
+from rightbatch.records import Environment, Point, Setting, Settings, StepTime, Stop, StopReason, Trial, WorkloadFacts
+from rightbatch.runner import suits
 
 
 class LoopRunner:
@@ -27,7 +27,7 @@ class LoopRunner:
     """
 
     def __init__(self, loop: Loop, settings: Mapping[str, Setting] | None = None) -> None:
-        self.loop, self._settings = loop, changed(settings, loop.settings)
+        self.loop, self._settings = loop, Settings(settings).other_than(loop.settings)
         self._facts = loop.facts()
         # Once: a loop may import torch, or set its threads, only while it runs.
         torch = sys.modules.get("torch")

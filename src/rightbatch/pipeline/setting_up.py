@@ -145,6 +145,7 @@ def gather(
         facts=facts,
         runs=study.runs(),
         step_times=study.step_times(runner.environment if runner else None),
+        step_times_by_settings=study.step_times_by_settings(runner.environment if runner else None),
         question=asked,
         settings=Settings(ask.settings if ask else None),
         planned_examples=facts.planned_examples if runner else 0,

@@ -15,7 +15,7 @@ from rightbatch.evidence import Evidence, Objective
 from rightbatch.fit.noise import NoiseEstimate, noise_scale
 from rightbatch.fit.quantiles import t_quantile
 from rightbatch.fit.tradeoff import TradeoffFit, fit_tradeoff
-from rightbatch.records import Interval, Setting, Settings
+from rightbatch.records import Interval, Setting
 from rightbatch.rules.effects import Effect, Untold
 
 AS_CHEAP = math.log(1.25)
@@ -232,8 +232,7 @@ class Case:
 
     def with_setting(self, name: str, value: Setting) -> Case:
         """The same study where one setting has another value."""
-        settings = Settings({**self.evidence.settings, name: value})
-        return replace(self, evidence=replace(self.evidence, settings=settings))
+        return replace(self, evidence=self.evidence.with_setting(name, value))
 
     def at_target(self, value: float) -> Case:
         """The same study asked for another target."""

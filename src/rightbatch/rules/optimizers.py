@@ -11,6 +11,12 @@ from rightbatch.rules.rule import Rule, no_prediction
 from rightbatch.rules.size_laws import ORDER
 from rightbatch.rules.sources import EMSO, WANG
 
+INNER_STEPS = "inner_steps"
+"""The setting that says how often a batch is used."""
+
+CHEAPER = math.log(1.5)
+"""Larger batches are more useful where they cost so much less."""
+
 WASTE = math.log(1.25)
 """No more than a quarter of the examples is wasted where the batch does not matter."""
 
@@ -37,6 +43,41 @@ def _judge_emso(case: Case) -> Finding | Untold:
     )
     worst = max(effects, key=lambda effect: effect.value)
     return Finding(effects, f"{worst.name}: {math.exp(worst.value):.2f}x")
+
+
+def _judge_larger(case: Case) -> Finding | Untold:
+    """What the largest size needs in examples over the smallest: with the most inner steps over with the fewest."""
+    values = [value for value in case.settings_of(INNER_STEPS) if isinstance(value, int | float)]
+    if len(values) < 2:
+        if INNER_STEPS not in case.evidence.facts.settings:
+            return Untold(f"how often a batch is used is not a setting of this workload (`{INNER_STEPS}`)")
+        value = 1 if case.evidence.facts.settings[INNER_STEPS] != 1 else 5
+        return Untold("inner steps were not varied", case.sweep(more=f"--set {INNER_STEPS}={value}"))
+    cases = {value: case.with_setting(INNER_STEPS, value) for value in (values[0], values[-1])}
+    untuned = next((one.untuned for one in cases.values() if one.untuned), None)
+    if untuned:
+        return untuned
+    few, many = values[0], values[-1]
+    one = {tuned.batch_size: tuned for tuned in cases[few].tuned}
+    other = {tuned.batch_size: tuned for tuned in cases[many].tuned}
+    both = sorted(set(one) & set(other))
+    if len(both) < 2:
+        return Untold("not two sizes reached the target with few inner steps and with many", case.sweep(case.wide(8)))
+    small, large = both[0], both[-1]
+    known = [found[size].steps for found in (one, other) for size in (small, large)]
+    effect = Effect(
+        f"examples at {large} over those at {small}: with {many:g} inner steps over with {few:g}",
+        (known[3].log - known[2].log) - (known[1].log - known[0].log),
+        math.hypot(*(each.error for each in known)),
+        min(each.freedom for each in cases.values()),
+        high=-CHEAPER,
+    )
+    least = ", ".join(
+        f"{min(found.values(), key=lambda tuned: tuned.cost.log).batch_size} with {value:g}"
+        for value, found in ((few, one), (many, other))
+    )
+    objective = case.evidence.question.objective.value
+    return Finding((effect,), f"{math.exp(effect.value):.2f}x; least {objective} at batch size {least} inner steps")
 
 
 def _judge_limit(case: Case) -> Finding | Untold:
@@ -67,6 +108,17 @@ RULES = (
         tolerance="no size needs more than 1.25 times the examples of the smallest",
         predict=no_prediction,
         judge=_judge_emso,
+        applies=is_emso,
+    ),
+    Rule(
+        name="emso-larger-batches",
+        family="optimizer",
+        statement="More inner steps on each batch (EMSO) make larger batches useful.",
+        sources=(EMSO,),
+        scope="convex problems; rate tuned at every size and number of inner steps",
+        tolerance="what the largest size needs in examples over the smallest falls by at least a factor 1.5",
+        predict=no_prediction,
+        judge=_judge_larger,
         applies=is_emso,
     ),
     Rule(

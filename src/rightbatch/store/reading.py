@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -76,31 +76,39 @@ class Reading:
 
         Of those with the settings as declared, where there are any.
         """
+        known = self._all_step_times()
+        chosen = environment or _measured_most(known)
+        return known.get(chosen, ()) if chosen else ()
+
+    def step_times_by_settings(self, environment: Environment | None = None) -> dict[Settings, tuple[StepTime, ...]]:
+        """Step times of one environment (None: as for `step_times`) by the settings that were not as declared."""
+        known = self._all_step_times()
+        chosen = environment or _measured_most(known)
+        if chosen is None:
+            return {}
+        alike = {one.settings or Settings(): one for one in known if replace(one, settings=chosen.settings) == chosen}
+        return {settings: known[one] for settings, one in alike.items()}
+
+    def _all_step_times(self) -> dict[Environment, tuple[StepTime, ...]]:
         rows = self._connection.execute(
             schema.step_times.select().order_by(schema.step_times.c.batch_size, schema.step_times.c.repeat)
         ).all()
-        if not rows:
-            return ()
-        known = self.environments()
-        if environment is None:
-            sizes = {number: len({r.batch_size for r in rows if r.environment_id == number}) for number in known}
-            measured = [number for number in known if sizes[number]]
-            chosen = max(measured, key=lambda number: (known[number].settings is None, sizes[number], number))
-        else:
-            chosen = next((number for number, e in known.items() if e == environment), -1)
-        by_size: dict[int, list[Any]] = {}
+        grouped: dict[int, dict[int, list[Any]]] = {}
         for row in rows:
-            if row.environment_id == chosen:
-                by_size.setdefault(row.batch_size, []).append(row)
-        return tuple(
-            StepTime(
-                size,
-                tuple(r.seconds for r in group),
-                tuple(r.wait_seconds for r in group),
-                tuple(k for k, r in enumerate(group) if r.unsteady),
+            grouped.setdefault(row.environment_id, {}).setdefault(row.batch_size, []).append(row)
+        return {
+            environment: tuple(
+                StepTime(
+                    size,
+                    tuple(r.seconds for r in group),
+                    tuple(r.wait_seconds for r in group),
+                    tuple(k for k, r in enumerate(group) if r.unsteady),
+                )
+                for size, group in grouped[number].items()
             )
-            for size, group in by_size.items()
-        )
+            for number, environment in self.environments().items()
+            if number in grouped
+        }
 
     def costs(self) -> dict[str, float]:
         """Wall seconds by activity: training runs with their evaluations, and everything else."""
@@ -182,3 +190,9 @@ class Reading:
 
 def _parts(stored: dict[str, Any] | None) -> MemoryParts | None:
     return None if stored is None else MemoryParts(**{**stored, "normalising": tuple(stored["normalising"])})
+
+
+def _measured_most(known: Mapping[Environment, tuple[StepTime, ...]]) -> Environment | None:
+    """The environment with the most sizes, the latest of several; as declared, where any is."""
+    order = {environment: number for number, environment in enumerate(known)}
+    return max(known, key=lambda one: (one.settings is None, len(known[one]), order[one]), default=None)
