@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,10 +34,13 @@ def of_emso(kind: str, batch_size: int, examples: Sequence[int], seeds: int) -> 
 
 
 def _solved(
-    problem: Logistic, gamma: Schedule, batch_size: int, at: Sequence[int], seeds: int, average: Any
+    problem: Logistic, gamma: float | Schedule, batch_size: int, at: Sequence[int], seeds: int, average: Any
 ) -> list[list[float]]:
     smoothness = problem.smoothness(batch_size)
-    rate_of: Callable[[int], float] = lambda step: 1 / (smoothness + gamma(step))  # noqa: E731
+
+    def rate_of(step: int) -> float:
+        return 1 / (smoothness + (gamma(step) if callable(gamma) else gamma))
+
     course = run(
         problem,
         batch_size=batch_size,

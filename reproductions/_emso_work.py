@@ -130,7 +130,7 @@ def solved(data: str, tuned_at: int, sizes: Sequence[int], examples: int, seeds:
     """EMSO with every subproblem solved, gamma = scale sqrt(T / b) with one scale, tuned at one size."""
     one = problem(data)
     scales = [
-        one.smoothness(tuned_at) / boldness / published(1.0, examples // tuned_at, tuned_at)(1) for boldness in BOLDNESS
+        one.smoothness(tuned_at) / boldness / published(1.0, examples // tuned_at, tuned_at) for boldness in BOLDNESS
     ]
 
     def course(scale: float, batch_size: int, seeds: Sequence[int]) -> Course:

@@ -11,7 +11,6 @@ from torch.nn import functional
 
 from rightbatch.errors import InputError
 from rightbatch.fit.proximal import (
-    constant,
     lipschitz,
     lipschitz_bound,
     published,
@@ -159,16 +158,13 @@ def test_the_bounds_of_wang_et_al_hold(size, ridge):
 
 
 def test_schedules_and_bounds_are_those_of_the_papers():
-    assert constant(0.5)(3) == 0.5
-    assert published(2.0, 100, 25)(7) == 4.0
+    assert published(2.0, 100, 25) == 4.0
     assert [strongly_convex(0.4)(step) for step in (1, 2, 6)] == pytest.approx([0.0, 0.2, 1.0])
-    assert lipschitz(3.0, 2.0, 50, 4)(1) == pytest.approx(15.0)
+    assert lipschitz(3.0, 2.0, 50, 4) == pytest.approx(15.0)
     assert lipschitz_bound(3.0, 2.0, 50, 4) == pytest.approx(8**0.5 * 6 / 200**0.5)
     assert strongly_convex_bound(2.0, 0.5, 9, 4) == pytest.approx(16 * 4 / 20)
     with pytest.raises(InputError, match="steps is a positive number, got 0"):
         published(1.0, 0, 4)
-    with pytest.raises(InputError, match="gamma is at least 0, got -1"):
-        constant(-1)
 
 
 @pytest.mark.parametrize("average", ["uniform", "linear"])
@@ -231,11 +227,52 @@ def test_groups_have_rates_of_their_own_and_what_has_no_gradient_stays(device, d
     assert torch.equal(unused, still)
 
 
+def test_groups_have_weights_of_the_proximal_term_of_their_own():
+    """One with so large a gamma that it stays, one without; and a schedule sets them all."""
+    free, held = (nn.Parameter(torch.ones(3, dtype=torch.float64)) for _ in range(2))
+    optimizer = EMSO([{"params": [free]}, {"params": [held], "gamma": 9.0}], 0.1, inner_steps=500)
+
+    def closure():
+        optimizer.zero_grad()
+        value = 0.5 * (free.square().sum() + held.square().sum())
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    torch.testing.assert_close(free.detach(), torch.zeros(3, dtype=torch.float64))
+    torch.testing.assert_close(held.detach(), torch.full((3,), 0.9, dtype=torch.float64))
+    scheduled = EMSO([free], 0.1, gamma=strongly_convex(0.5))
+    seen = []
+    for _ in range(3):
+        scheduled.step(closure)
+        seen.append(scheduled.param_groups[0]["gamma"])
+    assert seen == [0.0, 0.25, 0.5]
+
+
+@pytest.mark.parametrize("gamma", [0.7, strongly_convex(0.5)])
+def test_a_copy_goes_on_as_the_optimizer_would(gamma):
+    weight = nn.Parameter(torch.ones(SIZE, dtype=torch.float64))
+    optimizer = EMSO([weight], 0.2, gamma=gamma, average="uniform")
+    some = batch(8, torch.Generator().manual_seed(6))
+    optimizer.step(closure_of(optimizer, weight, some))
+    copied, again = copy.deepcopy((optimizer, weight))
+    assert copied.param_groups[0]["params"][0] is again
+    for one, parameter in ((optimizer, weight), (copied, again)):
+        one.step(closure_of(one, parameter, some))
+    assert torch.equal(weight, again)
+    assert copied.evaluations == optimizer.evaluations == 10
+    by_lbfgs = EMSO([weight], 0.2, inner="l-bfgs")
+    with pytest.raises(InputError, match="one group of parameters, got 2"):
+        by_lbfgs.add_param_group({"params": [again]})
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"lr": 0.0}, "rate is positive, got 0"),
         ({"inner_steps": 0}, "at least 1 inner step, got 0"),
+        ({"gamma": -1.0}, "gamma is at least 0, got -1"),
+        ({"gamma": float("nan")}, "gamma is at least 0, got nan"),
         ({"tolerance": -1.0}, "at least 0, got -1"),
         ({"inner": "newton"}, "inner is one of gradient-descent, l-bfgs, coordinate-descent; got 'newton'"),
         ({"average": "last"}, "average is one of none, uniform, linear; got 'last'"),

@@ -20,26 +20,19 @@ Schedule = Callable[[int], float]
 """gamma_t for the step t = 1, 2 ..."""
 
 
-def constant(gamma: float) -> Schedule:
-    """The same at every step; 0: no proximal term."""
-    if not (math.isfinite(gamma) and gamma >= 0):
-        raise InputError(f"gamma is at least 0, got {gamma:g}.")
-    return lambda step: gamma
-
-
-def published(scale: float, steps: int, batch_size: int) -> Schedule:
+def published(scale: float, steps: int, batch_size: int) -> float:
     """gamma = scale sqrt(T / b), the order that Li et al. ask for; `steps` is T."""
     _check_positive(scale=scale, steps=steps, batch_size=batch_size)
-    return constant(scale * math.sqrt(steps / batch_size))
+    return scale * math.sqrt(steps / batch_size)
 
 
-def lipschitz(lipschitz: float, distance: float, steps: int, batch_size: int) -> Schedule:
+def lipschitz(lipschitz: float, distance: float, steps: int, batch_size: int) -> float:
     """gamma = sqrt(8 T / b) L / |w_0 - w*|: Wang et al., theorem 4, for losses that are convex and L-Lipschitz.
 
     The mean of the iterates is then off by at most `lipschitz_bound`.
     """
     _check_positive(lipschitz=lipschitz, distance=distance, steps=steps, batch_size=batch_size)
-    return constant(math.sqrt(8 * steps / batch_size) * lipschitz / distance)
+    return math.sqrt(8 * steps / batch_size) * lipschitz / distance
 
 
 def strongly_convex(convexity: float) -> Schedule:

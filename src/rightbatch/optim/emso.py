@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
@@ -11,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from rightbatch.errors import InputError
-from rightbatch.fit.proximal import Schedule, constant
+from rightbatch.fit.proximal import Schedule
 from rightbatch.optim.inner import INNER
 from rightbatch.optim.subproblem import Subproblem
 
@@ -37,7 +38,7 @@ class EMSO(torch.optim.Optimizer):
     ----------
     params: As of any optimizer; "l-bfgs" takes one group.
     lr: Of gradient descent on the subproblem; of L-BFGS the first step.
-    gamma: The weight of the proximal term, or a function of the step t = 1, 2 ...: see `fit.proximal`.
+    gamma: The weight of the proximal term, or a function of the step t = 1, 2 ...: see `fit.proximal`. In each group.
     inner_steps: At most so many on a batch.
     inner: "gradient-descent", "l-bfgs" (`torch.optim.LBFGS` with a line search, begun anew on each batch), or for
         generalised linear models "coordinate-descent", whose inner steps are passes (see `LinearBatch`).
@@ -74,12 +75,25 @@ class EMSO(torch.optim.Optimizer):
         for name, value, known in (("inner", inner, INNER), ("average", average, get_args(Average))):
             if value not in known:
                 raise InputError(f"{name} is one of {', '.join(known)}; got {value!r}.")
-        self._gamma: Schedule = gamma if callable(gamma) else constant(gamma)
+        self.schedule = gamma if callable(gamma) else None
+        """Of gamma; None where it stays as it is in the groups."""
+        self.process_group = process_group
         defaults = {"lr": lr, "inner_steps": inner_steps, "tolerance": tolerance, "average": average, "inner": inner}
-        super().__init__(params, {**defaults, "steps": 0, "evaluations": 0})
+        start = 0.0 if callable(gamma) else gamma
+        super().__init__(params, {**defaults, "gamma": start, "steps": 0, "evaluations": 0})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As of any optimizer. Raises `InputError` for a second group with L-BFGS, or a gamma that cannot be."""
+        super().add_param_group(param_group)
+        gamma, inner = self.param_groups[-1]["gamma"], self.param_groups[-1]["inner"]
+        if not (math.isfinite(gamma) and gamma >= 0):
+            raise InputError(f"gamma is at least 0, got {gamma:g}.")
         if inner == "l-bfgs" and len(self.param_groups) > 1:
             raise InputError(f"L-BFGS takes one group of parameters, got {len(self.param_groups)}.")
-        self.process_group = process_group
+
+    def __getstate__(self) -> dict[str, Any]:
+        # torch keeps groups and state alone: a copy would have forgotten what else it is.
+        return {**super().__getstate__(), "schedule": self.schedule, "process_group": self.process_group}
 
     @property
     def evaluations(self) -> int:
@@ -102,11 +116,13 @@ class EMSO(torch.optim.Optimizer):
         """
         if not closures:
             raise InputError("At least one worker has to have a batch, got none.")
-        gamma = self._gamma(self.param_groups[0]["steps"] + 1)
+        if self.schedule is not None:
+            for group in self.param_groups:
+                group["gamma"] = self.schedule(group["steps"] + 1)
         parameters = [p for group in self.param_groups for p in group["params"]]
         sums, losses = [torch.zeros_like(p) for p in parameters], []
         for closure in closures:
-            subproblem = Subproblem(self.param_groups, closure, gamma)
+            subproblem = Subproblem(self.param_groups, closure)
             losses.append(INNER[self.param_groups[0]["inner"]](subproblem))
             self.param_groups[0]["evaluations"] += subproblem.evaluations
             if len(closures) > 1:

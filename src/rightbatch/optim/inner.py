@@ -66,9 +66,11 @@ def coordinate_descent(subproblem: Subproblem) -> Tensor:
     for _ in range(subproblem.steps):
         subproblem.evaluations += 1
         steepest = 0.0
-        for weights, start, column, ridge in batch.coordinates(subproblem.start):
+        for (weights, start, column, ridge), gamma in zip(
+            batch.coordinates(subproblem.start), subproblem.gammas, strict=True
+        ):
             for j in range(weights.numel()):
-                slope = _descend(batch, scores, weights, j, float(start[j]), column(j), ridge, subproblem.gamma)
+                slope = _descend(batch, scores, weights, j, float(start[j]), column(j), ridge, gamma)
                 steepest = max(steepest, slope)
         if steepest <= subproblem.tolerance:
             break

@@ -17,12 +17,13 @@ class Subproblem:
 
     groups: Sequence[dict[str, Any]]
     closure: Callable[[], Any]
-    gamma: float
     evaluations: int = field(default=0, init=False)
     """Gradients of the batch that were computed so far."""
 
     def __post_init__(self) -> None:
         self.start = [parameter.detach().clone() for parameter in self.parameters]
+        self.gammas = [float(group["gamma"]) for group in self.groups for _ in group["params"]]
+        """The weight of the proximal term of each parameter."""
 
     @cached_property
     def parameters(self) -> list[Tensor]:
@@ -44,18 +45,17 @@ class Subproblem:
         self.evaluations += 1
         with torch.enable_grad():
             loss = torch.as_tensor(self.closure())
-        if self.gamma:
-            with torch.no_grad():
-                for parameter, start in zip(self.parameters, self.start, strict=True):
-                    if parameter.grad is not None:
-                        parameter.grad.add_(parameter - start, alpha=self.gamma)
+        with torch.no_grad():
+            for parameter, start, gamma in zip(self.parameters, self.start, self.gammas, strict=True):
+                if gamma and parameter.grad is not None:
+                    parameter.grad.add_(parameter - start, alpha=gamma)
         return loss.detach()
 
     @torch.no_grad()
     def pull(self) -> float:
         """The proximal term: 0 where the solution is sought from, and what does not learn adds nothing."""
-        moved = zip(self.parameters, self.start, strict=True)
-        return sum(0.5 * self.gamma * float((p - start).square().sum()) for p, start in moved if p.grad is not None)
+        terms = zip(self.parameters, self.start, self.gammas, strict=True)
+        return sum(0.5 * gamma * float((p - start).square().sum()) for p, start, gamma in terms if p.grad is not None)
 
     def solved(self) -> bool:
         """Whether the gradients that are there are small enough."""
