@@ -15,6 +15,7 @@ from rightbatch.pipeline.desk import OUT_OF_BUDGET, Watch, unwatched
 from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.memory import cautions_of_fitting, fitting
 from rightbatch.pipeline.models import models_folder, pruning, winner
+from rightbatch.pipeline.other_settings import beside_other_settings
 from rightbatch.pipeline.profile import profile, sizes_to_try
 from rightbatch.pipeline.runners import KeepModels, StartFrom, as_runner, crew_of, recorded_rates
 from rightbatch.pipeline.searching import few_runs, forecast_of, suits_few_runs
@@ -132,6 +133,7 @@ def find(
             in_budget=why != OUT_OF_BUDGET,
             forecast=forecast_of(evidence),
         )
+        answer = beside_other_settings(answer, evidence)
         answer = replace(answer, cautions=(*answer.cautions, *cautions_of_fitting(kept, runner)))
         if models and (path := winner(models, evidence, answer)):
             answer = replace(answer, model=str(path))

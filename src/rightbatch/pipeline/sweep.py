@@ -15,6 +15,7 @@ from rightbatch.lattice import snap
 from rightbatch.pipeline.desk import OUT_OF_BUDGET, Watch, unwatched
 from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.models import models_folder
+from rightbatch.pipeline.other_settings import beside_other_settings
 from rightbatch.pipeline.profile import profile
 from rightbatch.pipeline.runners import KeepModels, StartFrom, as_runner, crew_of, recorded_rates
 from rightbatch.pipeline.setting_up import Ask, ChangedCode, check_sizes, first_choice, open_study, pose
@@ -114,6 +115,7 @@ def sweep(
         if contender_seeds is not None:
             protocol += f"; {counted(contender_seeds, 'seed')} in all within {contender_factor:g} times the best cost"
         answer = recommend(evidence, protocol=protocol, spent_seconds=kept.costs(), in_budget=why != OUT_OF_BUDGET)
+        answer = beside_other_settings(answer, evidence)
         kept.add_answer(answer)
         return answer
 
