@@ -30,10 +30,17 @@ class Method:
     workers: int = 1
 
     def ways(self) -> list[Way]:
-        """What is tried: boldnesses a factor 2 apart, and with a proximal term also four times the rate."""
+        """What is tried: boldnesses a factor 2 apart, and with a proximal term also 4 and 16 times the rate."""
         if not self.proximal:
-            return [Way(2.0**k) for k in range(-8, 4)]
-        return [Way(2.0**k) for k in (*range(-4, 9), 10)] + [Way(2.0**k, 4.0) for k in (2, 4, 6, 8, 10)]
+            return [Way(2.0**k) for k in range(-8, 7)]
+        usual = [Way(2.0**k) for k in (*range(-4, 5), 6, 8, 10)]
+        return usual + [Way(2.0**k, rate) for k in (2, 4, 6, 8, 10) for rate in (4.0, 16.0) if 2**k >= rate]
+
+    def at_edge(self, way: Way) -> bool:
+        """Whether a bolder or a more timid way might be better; boldest with a proximal term is hardly any of it."""
+        if not self.proximal:
+            return way.boldness in (2.0**-8, 2.0**6)
+        return way.boldness == 2.0**-4 or way.rate == 16.0
 
     def options(self, problem: Logistic, batch_size: int, way: Way) -> Mapping[str, float]:
         """Of EMSO. Without a proximal term the rate is boldness / smoothness, with one gamma is smoothness / boldness.

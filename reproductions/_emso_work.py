@@ -87,7 +87,6 @@ def tuned(
     at = {name: steps_for(examples, batch_size, METHODS[method].workers) for name, examples in looks.items()}
     best: dict[str, dict[str, Any]] = {}
     ways = METHODS[method].ways()
-    boldest = max(way.boldness for way in ways), min(way.boldness for way in ways)
     for way in ways:
         course = _course(data, method, batch_size, way, TUNING, list(looks.values()))
         for kept in KEPT:
@@ -99,7 +98,7 @@ def tuned(
                         "boldness": way.boldness,
                         "rate": way.rate,
                         "kept": kept,
-                        "at_edge": way.boldness in boldest,
+                        "at_edge": METHODS[method].at_edge(way),
                     }
     return best
 
