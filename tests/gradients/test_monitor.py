@@ -15,6 +15,8 @@ from rightbatch.errors import InputError
 from rightbatch.gradients.exact import per_example_gradients
 from rightbatch.gradients.metrics import metric_of
 from rightbatch.gradients.monitor import NoiseScale
+from rightbatch.optim.emso import EMSO
+from rightbatch.optim.linear import LinearBatch
 
 GENERATOR = torch.Generator().manual_seed(2)
 X = torch.randn(60, 6, generator=GENERATOR, dtype=torch.float64)
@@ -401,3 +403,58 @@ def test_the_metric_of_adam_beside_the_plain_one() -> None:
     sgd = every(network(), torch.optim.SGD(model.parameters(), lr=0.1))
     with pytest.raises(InputError, match=r"metric of SGD is not known.*Adam"):
         sgd.estimate(preconditioned=True)
+
+
+def by_closure(
+    make: Callable[[Any], torch.optim.Optimizer], *, before: bool = False, watch: bool = True
+) -> tuple[nn.Module, NoiseScale | None]:
+    """The same batches as `train` has, solved by an optimizer that takes a closure."""
+    model = network()
+    optimizer = make(model.parameters())
+    monitor = every(model, optimizer) if watch else None
+    order = torch.Generator().manual_seed(1)
+    for _ in range(6):
+        chosen = torch.randperm(60, generator=order)[:12]
+
+        def closure(chosen: torch.Tensor = chosen) -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(X[chosen]), Y[chosen])
+            loss.backward()
+            return loss
+
+        if before:  # looked at for its own sake
+            model(X[:3])
+        optimizer.step(closure)
+    return model, monitor
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+        lambda parameters: torch.optim.LBFGS(parameters, lr=0.1, max_iter=4),
+        lambda parameters: EMSO(parameters, lr=0.1, gamma=1.0, inner_steps=5),
+        lambda parameters: EMSO(parameters, lr=0.1, gamma=1.0, inner="l-bfgs"),
+    ],
+)
+def test_of_a_step_with_a_closure_the_first_evaluation_is_seen(make: Any, before: bool) -> None:
+    model, monitor = by_closure(make, before=before)
+    assert monitor is not None
+    batch, parts = expected_first(network())
+    first = monitor.samples[0]
+    assert first.batch_squared == pytest.approx(batch, rel=1e-9)
+    assert first.parts_squared == pytest.approx(parts, rel=1e-9)
+    assert [(sample.step, sample.batch_size) for sample in monitor.samples] == [(step, 12) for step in range(6)]
+    unwatched, _ = by_closure(make, watch=False)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), unwatched.parameters(), strict=True))
+
+
+def test_coordinate_descent_gets_the_batch_that_it_was_given() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(6, 1).double()
+    optimizer = EMSO(model.parameters(), lr=0.1, gamma=1.0, inner="coordinate-descent")
+    with every(model, optimizer) as monitor:
+        optimizer.step(LinearBatch(model, X[:12], Y[:12], "bernoulli"))
+    assert monitor.step == 1
+    assert optimizer.evaluations > 0

@@ -19,14 +19,26 @@ from torch import nn
 from rightbatch.errors import InputError
 from rightbatch.gradients.monitor import NoiseScale
 
+class LooksAgain(torch.optim.Optimizer):
+    def __init__(self, groups):
+        super().__init__(groups, {})
+
+    def step(self, closure):
+        closure()
+        with torch.no_grad():
+            for parameter in self.param_groups[0]["params"]:
+                parameter.add_(parameter.grad, alpha=-self.param_groups[0]["lr"])
+        closure()
+
 rank, accumulated, store, result = int(sys.argv[1]), sys.argv[2] == "yes", sys.argv[3], sys.argv[4]
+by_closure = sys.argv[2] == "closure"
 dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
 generator = torch.Generator().manual_seed(1)
 x = torch.randn(8, 48, 6, generator=generator, dtype=torch.float64)
 torch.manual_seed(0)
 model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 1)).double()
 replica = nn.parallel.DistributedDataParallel(model, bucket_cap_mb=0.0005)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+optimizer = (LooksAgain if by_closure else torch.optim.SGD)([{"params": list(model.parameters()), "lr": 0.1}])
 try:
     NoiseScale(replica, optimizer, per_layer=True)
 except InputError as error:
@@ -37,6 +49,13 @@ with NoiseScale(replica, optimizer) as monitor:
     for batch in x[:6]:
         optimizer.zero_grad()
         mine = batch[24 * rank : 24 * rank + 24]
+        if by_closure:
+            def closure():
+                optimizer.zero_grad()
+                replica(mine).square().mean().backward()
+                nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+            optimizer.step(closure)
+            continue
         if accumulated:
             with replica.no_sync():
                 (replica(mine[:12]).square().mean() / 2).backward()
@@ -45,6 +64,7 @@ with NoiseScale(replica, optimizer) as monitor:
             replica(mine).square().mean().backward()
         nn.utils.clip_grad_norm_(model.parameters(), 0.1)
         optimizer.step()
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 for batch in x[6:]:  # closed: gradients are averaged as ever
     optimizer.zero_grad()
     replica(batch[24 * rank : 24 * rank + 24]).square().mean().backward()
@@ -54,7 +74,7 @@ dist.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize("accumulated", ["no", "yes"])
+@pytest.mark.parametrize("accumulated", ["no", "yes", "closure"])
 def test_replicas_are_parts_of_the_batch(tmp_path: Path, accumulated: str) -> None:
     files = [tmp_path / f"{rank}.pt" for rank in range(2)]
     processes = [

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rightbatch.closures import tells_when_first_done
 from rightbatch.errors import InputError
 from rightbatch.fit.noise import FEWEST_SAMPLES, NoiseEstimate, noise_scale
 from rightbatch.gradients.metrics import PRECONDITIONERS, metric_of, preconditions
@@ -37,6 +38,7 @@ class NoiseScale:
     them (`gradients.rerun`). Where examples have no gradients of their own (batch normalisation), they are the
     micro-batches of a loop that accumulates several backward passes for one step. A parameter that neither covers is
     named in `uncovered`, and left out of both terms. Gradients are seen when backward has made them: before clipping.
+    Of a step with a closure, which may be evaluated several times, they are those of the first evaluation.
     Training goes on as without the monitor, to the bit where nothing is compiled.
 
     With `DistributedDataParallel` over several processes the parts are the replicas, at every step, seen by a
@@ -81,6 +83,7 @@ class NoiseScale:
         self._sampling: Sampling | None = None
         self._began: float | None = None
         self._sampled = False
+        self._seen = False  # what there is to be seen of this step: its closure may be evaluated again
         self._handles = [
             model.register_forward_pre_hook(self._before_forward, with_kwargs=True),
             optimizer.register_step_pre_hook(self._before_step),
@@ -185,11 +188,10 @@ class NoiseScale:
     # -------------------------------------------------------------------------------------------------- the hooks
 
     def _before_forward(self, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        if not (module.training and torch.is_grad_enabled()):
+        if self._seen or not (module.training and torch.is_grad_enabled()):
             return
         if self._began is not None and self._left_out():
             self._drop()
-            self._began = None
         if self._began is None:
             self._began = time.perf_counter()
             if self._replicas is None and self._rhythm.due():
@@ -202,7 +204,20 @@ class NoiseScale:
             if fault:
                 self._give_up(fault)
 
-    def _before_step(self, *_: object) -> None:
+    def _before_step(
+        self, _: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            self._see()
+            return None
+        self._drop()  # what came before the step is not what it goes by
+        kwargs = {**kwargs, "closure": tells_when_first_done(closure, self._see)}
+        return args[:1], kwargs
+
+    def _see(self) -> None:
+        """The gradients of this step are there."""
+        self._seen = True
         sampling, self._sampling = self._sampling, None
         found: Sampled | str | None = None
         if self._replicas is not None:
@@ -241,7 +256,7 @@ class NoiseScale:
         self.step += 1
         if self._began is not None:
             self._rhythm.took(time.perf_counter() - self._began, sampled=self._sampled)
-        self._began, self._sampled = None, False
+        self._began, self._sampled, self._seen = None, False, False
 
     def _left_out(self) -> bool:
         """Whether the step that had begun was never made: a scaler leaves out those whose gradients overflow."""
@@ -265,6 +280,9 @@ class NoiseScale:
         self.close()
 
     def _drop(self) -> None:
+        self._began = None
+        if self._replicas is not None:
+            self._replicas.forget()
         if self._sampling is not None:
             self._sampling.end()
             self._sampling = None

@@ -24,9 +24,10 @@ class Replicas:
     def __init__(self, model: nn.parallel.DistributedDataParallel) -> None:
         self._group: Any = model.process_group
         self._closed = False
-        self._examples: list[int] = []
-        self._own: Tensor | None = None
-        self._averaged: list[Tensor] = []
+        self._examples: list[int]
+        self._own: Tensor | None
+        self._averaged: list[Tensor]
+        self.forget()
         try:
             # Not the method itself: its annotations are strings, and would be taken for wrong ones.
             model.register_comm_hook(None, lambda _, bucket: self._hook(bucket))
@@ -56,7 +57,7 @@ class Replicas:
     def result(self, scale: float) -> Sampled | None:
         """What the step gave; None where gradients were not exchanged."""
         examples, own, averaged = sum(self._examples), self._own, self._averaged
-        self._examples, self._own, self._averaged = [], None, []
+        self.forget()
         if own is None:
             return None
         replicas = dist.get_world_size(self._group)
@@ -67,13 +68,18 @@ class Replicas:
         terms = (batch / scale**2, of_replicas / replicas**2 / scale**2)
         return Sampled(round(all_examples), {"": (terms,)}, 1 / replicas, {})
 
+    def forget(self) -> None:
+        """Let go of what was seen of a step that is not made."""
+        self._examples, self._own, self._averaged = [], None, []
+
     def close(self) -> None:
         """Look no more. Allowed more than once."""
         self._closed = True
 
     def _hook(self, bucket: Any) -> torch.futures.Future[Tensor]:
         gradients = bucket.buffer()
-        if not self._closed:
+        watched = bool(self._examples) and not self._closed  # not a second evaluation of a closure
+        if watched:
             own = squared(gradients)
             self._own = own if self._own is None else self._own + own
         gradients.div_(dist.get_world_size(self._group))
@@ -82,7 +88,7 @@ class Replicas:
 
         def averaged(future: torch.futures.Future[list[Tensor]]) -> Tensor:
             found = future.value()[0]
-            if not self._closed:
+            if watched:
                 self._averaged.append(squared(found))
             return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 
 import torch
@@ -53,7 +54,7 @@ def coordinate_descent(subproblem: Subproblem) -> Tensor:
 
     A pass costs about as much as one gradient, and is counted as one.
     """
-    batch = subproblem.closure
+    batch = inspect.unwrap(subproblem.closure)
     if not isinstance(batch, LinearBatch):
         raise InputError(
             f'inner="coordinate-descent" solves generalised linear models: step() takes a LinearBatch, '
