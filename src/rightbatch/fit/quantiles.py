@@ -9,7 +9,7 @@ from __future__ import annotations
 import scipy  # its parts are loaded when they are first used
 
 
-def t_quantile(probability: float, freedom: int) -> float:
+def t_quantile(probability: float, freedom: float) -> float:
     """The value that a t variable of so many degrees of freedom stays below with this probability."""
     return float(scipy.special.stdtrit(freedom, probability))
 
