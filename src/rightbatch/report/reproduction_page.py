@@ -42,7 +42,8 @@ def _row(claim: Claim, done: Comparison) -> dict[str, str]:
 
 
 def number(value: float | None) -> str:
-    """A whole number in full, another one at six significant digits."""
+    """A whole number in full, another one at six significant digits, without zeros at its end."""
     if value is not None and value == round(value) and abs(value) < 1e15:
         return f"{int(value):,}"
-    return units.significant(value, 6)
+    said = units.significant(value, 6)
+    return said.rstrip("0") if "." in said and "e" not in said else said
