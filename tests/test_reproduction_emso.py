@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from rightbatch.loading import as_module
 from rightbatch.pipeline.reproduce import reproduce
 from rightbatch.records import Interval
+from rightbatch.report import units
 
 FOLDER = Path(__file__).parents[1] / "reproductions"
 
@@ -159,3 +161,16 @@ def test_what_missed_has_no_ratio(told):
     assert told.values(of, "SGD", 16, "target") == []
     assert told.ratio([], [1.0, 2.0]) is None
     assert isinstance(told.ratio([1.0, 1.1], [1.0, 0.9]), Interval)
+
+
+def test_the_verdict_of_the_page_is_what_was_recorded(told: Any) -> None:
+    recorded = json.loads((FOLDER / "results" / "emso-small.json").read_text())["measured"]["data"]
+    page = (FOLDER.parent / "docs" / "emso.md").read_text()
+    for overhead in told.OVERHEADS:
+        cells = [f"{overhead:,.0f}"]
+        for of in recorded.values():
+            found, _, _ = told.costs(of, overhead, 0.0)
+            cells.append(" ".join(units.interval(found).split()))
+        assert f"| {' | '.join(cells)} |" in page
+    even = [told.breaks_even(of) for of in recorded.values()]
+    assert f"the gradients of {round(min(even), -2):,.0f} to {max(even):,.0f} examples" in " ".join(page.split())
