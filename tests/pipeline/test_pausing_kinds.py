@@ -139,8 +139,13 @@ def test_a_paused_program_does_not_run_on_and_ends_with_the_search(tmp_path: Pat
 
     def state_of(size: int) -> str:
         process = (tmp_path / f"pid-{size}").read_text()
-        shown = subprocess.run(["ps", "-o", "stat=", "-p", process], capture_output=True, text=True, check=False)
-        return shown.stdout.strip()[:1]
+        deadline = time.monotonic() + 10
+        while True:  # a signal that was sent is not yet one that has arrived
+            shown = subprocess.run(["ps", "-o", "stat=", "-p", process], capture_output=True, text=True, check=False)
+            state = shown.stdout.strip()[:1]
+            if state in {"T", "", "Z"} or time.monotonic() > deadline:
+                return state
+            time.sleep(0.01)
 
     def watch(run: Run, why: str, evidence: Evidence) -> None:
         if why == HELD and len(evidence.runs) > 1 and run.trial.batch_size == 8:
