@@ -18,7 +18,7 @@ import altair as alt
 import numpy as np
 
 import rightbatch
-from rightbatch.bundled import fashion_mnist, tabular
+from rightbatch.bundled import WORKLOADS
 from rightbatch.fit.step_time import fit_step_time
 from rightbatch.fit.tradeoff import fit_tradeoff
 from rightbatch.loading import as_module
@@ -70,8 +70,8 @@ CLAIMS = tuple(claim(name) for name in NAMES["small"])
 @cache
 def problem(name: str) -> Any:
     """The workload of a table."""
-    bundled = {"letter": tabular.letter, "fashion_mlp": fashion_mnist.mlp}
-    return (bundled[name] if name in bundled else getattr(MADE_HERE(), f"make_{name}"))()
+    bundled = {"letter": "letter", "fashion_mlp": "fashion_mnist:mlp"}
+    return (WORKLOADS[bundled[name]].make if name in bundled else getattr(MADE_HERE(), f"make_{name}"))()
 
 
 def run(size: Size, store: Store) -> Measured:
