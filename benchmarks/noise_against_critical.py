@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import platform
 import sys
 from pathlib import Path
@@ -45,12 +44,10 @@ MAKES: dict[str, Any] = {
 
 def steps_at_best_rates(table: Table, target: float) -> dict[int, tuple[float, float]]:
     """For each size the fewest steps (a geometric mean over seeds) with their rate, where a rate always got there."""
-    found: dict[int, tuple[float, float]] = {}
-    for (size, rate), seconds in table.times_to(target).items():
-        if len(seconds) and np.isfinite(seconds).all():
-            steps = float(np.exp(np.mean(np.log(seconds / table.step_seconds[size]))))
-            found[size] = min(found.get(size, (math.inf, rate)), (steps, rate))
-    return found
+    return {
+        size: (float(np.exp(np.mean(np.log(seconds / table.step_seconds[size])))), rate)
+        for size, (rate, seconds) in table.at_best_rates(target).items()
+    }
 
 
 def compared(name: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from rightbatch.fit.step_time import fit_step_time
 from rightbatch.fit.tradeoff import fit_tradeoff
 from rightbatch.loading import as_module
 from rightbatch.records import Interval, StepTime
-from rightbatch.replay.table import Table, read_table
+from rightbatch.replay.table import read_table
 from rightbatch.reproduction import Claim, Comparison, Measured, Reproduction, Size, Store
 from rightbatch.rules.size_laws import goodput
 
@@ -83,13 +83,13 @@ def of_table(name: str, seeds: int, store: Store) -> dict[str, Any]:
     """Seconds to the target of every seed at each size's best rate; the law of step times; the noise scales."""
     table, target = read_table(TABLES / f"{name}.csv.gz"), problem(name).target
     falls = problem(name).direction == "min"  # tables are higher-is-better: what falls is negated there
-    times = best_rates(table, -target if falls else target)
+    times = table.at_best_rates(-target if falls else target)
     law = fit_step_time([StepTime(size, (seconds,), (0.0,)) for size, seconds in table.step_seconds.items()])
     rate, seconds = times[USUAL]
     steps = round(float(np.median(seconds)) / table.step_seconds[USUAL])
     return {
         "target": target,
-        "seconds": {str(size): list(found) for size, (_, found) in times.items()},
+        "seconds": {str(size): [float(one) for one in found] for size, (_, found) in times.items()},
         "rates": {str(size): rate for size, (rate, _) in times.items()},
         "step_seconds": {str(size): seconds for size, seconds in table.step_seconds.items()},
         "alpha": law.alpha_seconds.estimate,
@@ -101,17 +101,6 @@ def of_table(name: str, seeds: int, store: Store) -> dict[str, Any]:
             for seed in range(seeds)
         ],
     }
-
-
-def best_rates(table: Table, target: float) -> dict[int, tuple[float, list[float]]]:
-    """For each size the rate of the least geometric mean of seconds, where all runs got there, and these seconds."""
-    found: dict[int, tuple[float, list[float]]] = {}
-    for (size, rate), seconds in table.times_to(target).items():
-        if not (len(seconds) and np.isfinite(seconds).all()):
-            continue
-        if size not in found or middle(seconds) < middle(found[size][1]):
-            found[size] = (rate, [float(one) for one in seconds])
-    return found
 
 
 def noise(folder: Path, name: str, rate: float, steps: int, seed: int) -> dict[str, Any]:

@@ -72,6 +72,18 @@ def test_rates_are_hidden_at_the_ends_and_never_the_best_one(exact: Table) -> No
     assert {("low", 0), ("low", 1), ("low", 2), ("high", 0), ("high", 1), ("high", 2)} == seen
 
 
+def test_best_rates_are_those_of_the_least_time_where_every_run_got_there(tmp_path: Path) -> None:
+    table = read_table(write_table(tmp_path / "noisy.csv", seeds=lambda size, rate: 3, noise=0.3))
+    found = table.at_best_rates(TARGET)
+    times = table.times_to(TARGET)
+    for size, (rate, seconds) in found.items():
+        assert list(seconds) == list(times[size, rate])
+        others = [np.log(times[cell]).mean() for cell in table.cells if cell[0] == size]
+        assert np.log(seconds).mean() == min(mean for mean in others if math.isfinite(mean))
+    assert set(found) == {size for (size, _), seconds in times.items() if np.isfinite(seconds).all()}
+    assert table.at_best_rates(10.0) == {}  # beyond what anything reaches
+
+
 def test_seeds_of_search_and_judge_are_apart_and_make_up_the_cell(tmp_path: Path) -> None:
     table = read_table(write_table(tmp_path / "noisy.csv", seeds=lambda size, rate: 5, noise=0.3))
     sizes_of_halves = set()

@@ -66,6 +66,19 @@ class Table:
             self._known[target] = {cell: found[:, 0] for cell, found in self.times([target]).items()}
         return self._known[target]
 
+    def at_best_rates(self, target: float) -> Mapping[int, tuple[float, Array]]:
+        """Of each size its best rate, and training seconds to the target of the runs there, shape `[runs]`.
+
+        The best has the least geometric mean, among the rates at which every run got there; a size without is left out.
+        """
+        found: dict[int, tuple[float, Array]] = {}
+        for (size, rate), seconds in self.times_to(target).items():
+            if len(seconds) and np.isfinite(seconds).all():
+                known = found.get(size)
+                if known is None or np.log(seconds).mean() < np.log(known[1]).mean():
+                    found[size] = (rate, seconds)
+        return found
+
     def times(self, targets: Sequence[float]) -> Mapping[Cell, Array]:
         """Training seconds to each target, shape `[runs of the cell, targets]`; infinite where it is not reached.
 
