@@ -44,6 +44,7 @@ if TYPE_CHECKING:  # the same names as in `_FOUND_IN`, for type checkers and edi
     from rightbatch.pipeline.memory import largest_batch, memory
     from rightbatch.pipeline.noise import noise
     from rightbatch.pipeline.posterior import posterior
+    from rightbatch.pipeline.profile import profile
     from rightbatch.pipeline.setting_up import Ask
     from rightbatch.pipeline.sharpness import sharpness
     from rightbatch.pipeline.show import show
@@ -98,6 +99,7 @@ __all__ = [
     "noise",
     "plots",
     "posterior",
+    "profile",
     "rules",
     "sharpness",
     "show",
@@ -132,6 +134,7 @@ _FOUND_IN = {
     "memory": "pipeline.memory",
     "noise": "pipeline.noise",
     "posterior": "pipeline.posterior",
+    "profile": "pipeline.profile",
     "sharpness": "pipeline.sharpness",
     "show": "pipeline.show",
     "sweep": "pipeline.sweep",

@@ -13,7 +13,7 @@ from rightbatch.errors import InputError, WorkloadError
 from rightbatch.fit.step_time import median_seconds
 from rightbatch.pipeline import profile as profiling
 from rightbatch.pipeline.budget import Budget, parse_budget, run_seconds
-from rightbatch.pipeline.profile import HASTY_ROUNDS, ROUNDS, profile
+from rightbatch.pipeline.profile import HASTY_ROUNDS, ROUNDS, measure_step_times
 from rightbatch.pipeline.setting_up import Ask
 from rightbatch.records import Environment, StepTime, WorkloadFacts
 from rightbatch.store import Study
@@ -92,7 +92,7 @@ def measured(runner: Timed, path: Path, sizes: Sequence[int], budget: float | No
     """How many repeats the study then has of each size."""
     monkeypatch.setattr(profiling.time, "monotonic", lambda: runner.now)
     with Study.open_or_create(path, runner.facts) as study:
-        records = profile(study, runner, sizes, budget_seconds=budget)  # type: ignore[arg-type]
+        records = measure_step_times(study, runner, sizes, budget_seconds=budget)  # type: ignore[arg-type]
         assert study.costs()["profile"] == pytest.approx(runner.now)
     assert all(median_seconds(record) == runner.step_seconds(record.batch_size) for record in records)
     return {record.batch_size: len(record.seconds) for record in records}
@@ -138,7 +138,7 @@ def test_what_was_measured_in_haste_is_measured_again_when_there_is_time(tmp_pat
     again = Timed()
     monkeypatch.setattr(profiling.time, "monotonic", lambda: again.now)
     with Study.open(tmp_path / "a.db", write=True) as study:
-        records = profile(study, again, SIZES, budget_seconds=1e4)  # type: ignore[arg-type]
+        records = measure_step_times(study, again, SIZES, budget_seconds=1e4)  # type: ignore[arg-type]
     assert {len(record.seconds) for record in records} == {ROUNDS}
 
 

@@ -20,7 +20,7 @@ from rightbatch.errors import InputError
 from rightbatch.fit.memory import fit_memory
 from rightbatch.memory_answer import MemoryReport, savings
 from rightbatch.pipeline.memory import fitting, memory
-from rightbatch.pipeline.profile import profile
+from rightbatch.pipeline.profile import measure_step_times
 from rightbatch.pipeline.runners import as_runner
 from rightbatch.pipeline.setting_up import open_study
 from rightbatch.records import MemoryParts, Trial
@@ -194,7 +194,11 @@ def test_find_accumulates_what_does_not_fit(
 ) -> None:
     trials = [Trial(size, 0.1, 0, 128) for size in (4, 24)]
     monkeypatch.setattr(finding, "_strategy", lambda *given: fixed(trials, "both sizes"))
-    monkeypatch.setattr(finding, "profile", lambda kept, runner, sizes, **how: profile(kept, runner, sizes, rounds=3))
+    monkeypatch.setattr(
+        finding,
+        "measure_step_times",
+        lambda kept, runner, sizes, **how: measure_step_times(kept, runner, sizes, rounds=3),
+    )
     answer = finding.find(
         name, limit=limit, study=study, target=2.3, batch_sizes=[4, 24], seeds=1, threads=1, objective="examples"
     )

@@ -33,7 +33,7 @@ def step_times(monkeypatch: pytest.MonkeyPatch) -> None:
         for size in batch_sizes:
             study.add_step_time(StepTime(size, (STEP_SECONDS[size],), (0.0,)), runner.environment)
 
-    monkeypatch.setattr("rightbatch.pipeline.sweep.profile", known)
+    monkeypatch.setattr("rightbatch.pipeline.sweep.measure_step_times", known)
 
 
 def table(path: Path, **changes: Any) -> tuple[tuple[Run, ...], str]:
@@ -61,6 +61,16 @@ def test_each_run_is_stopped_at_its_first_rung_at_or_beyond_the_limit_or_diverge
         assert run.stop.message == "trained for the 40 s that a run was given"
         *before, last = (point.step * STEP_SECONDS[run.trial.batch_size] for point in run.points)
         assert max(before) < 40 <= last
+
+
+@pytest.mark.usefixtures("step_times")
+def test_seeds_may_be_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.study.db"
+    runs, protocol = table(path, seeds=(5, 7), rates=(0.3162,), contender_seeds=3)
+    assert {run.trial.seed for run in runs} == {5, 7, 8}
+    assert protocol.startswith("every batch size with 2 seeds")
+    more, _ = table(path, seeds=[0], rates=(0.3162,))
+    assert {run.trial.seed for run in more} == {0, 5, 7, 8}
 
 
 @pytest.mark.usefixtures("step_times")
@@ -95,6 +105,8 @@ def test_a_limit_is_refused_where_only_the_ends_of_runs_count(tmp_path: Path) ->
     [
         ({"run_seconds": 0.0}, "positive number of training seconds, got run_seconds=0"),
         ({"run_seconds": float("nan")}, "got run_seconds=nan"),
+        ({"seeds": 0}, "at least one seed"),
+        ({"seeds": (1, 1)}, "none twice"),
         ({"seeds": 3, "contender_seeds": 2}, "contender_seeds=2 is fewer than the 3 seeds"),
         ({"contender_seeds": 6, "contender_factor": 0.5}, "got contender_factor=0.5"),
     ],

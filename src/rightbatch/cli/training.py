@@ -47,7 +47,7 @@ from rightbatch.pipeline import sweep as sweeping
 from rightbatch.pipeline.budget import parse_budget
 from rightbatch.pipeline.profile import ROUNDS, profile, sizes_to_try
 from rightbatch.pipeline.runners import as_runner
-from rightbatch.pipeline.setting_up import Ask, default_study, open_study
+from rightbatch.pipeline.setting_up import Ask, default_study
 from rightbatch.report import terminal
 from rightbatch.report.check import print_check
 
@@ -101,8 +101,8 @@ def profile_command(
     """Measure seconds per step at each batch size."""
     runner = as_runner(given(words), ask=Ask(**asked(settings=settings)), device=device, threads=threads)
     chosen = sizes(batch_sizes) or sizes_to_try(runner)
-    with interruptible(), open_study(study, runner.facts) as kept, err.status("measuring seconds per step"):
-        records = profile(kept, runner, chosen, rounds=rounds, again=again)
+    with interruptible(), err.status("measuring seconds per step"):
+        records = profile(runner, chosen, study=study, rounds=rounds, again=again)
     summary = terminal.profile_summary(records, chosen)
     if as_json:
         print_json(summary)

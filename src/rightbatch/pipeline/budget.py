@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rightbatch.errors import InputError
 from rightbatch.fit.step_time import median_seconds
-from rightbatch.pipeline.profile import HASTY_ROUNDS, profile
+from rightbatch.pipeline.profile import HASTY_ROUNDS, measure_step_times
 from rightbatch.pipeline.setting_up import Ask, facts_as_asked, first_choice
 from rightbatch.records import Trial
 from rightbatch.runner import Runner
@@ -75,7 +75,7 @@ def run_seconds(study: Study, runner: Runner, ask: Ask) -> float:
             f"A budget in multiples of one run needs its length, and how long a run of {facts.name!r} is planned to be "
             f"is not known. Give --planned-examples, or the budget in seconds (90, 10m, 2h)."
         )
-    times = profile(study, runner, [size], rounds=HASTY_ROUNDS)
+    times = measure_step_times(study, runner, [size], rounds=HASTY_ROUNDS)
     record = next((record for record in times if record.batch_size == size), None)
     if record is None:
         raise InputError(

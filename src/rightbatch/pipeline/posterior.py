@@ -10,7 +10,7 @@ from rightbatch.errors import InsufficientEvidence
 from rightbatch.minima import Choices
 from rightbatch.pipeline.desk import Watch, unwatched, weights_path
 from rightbatch.pipeline.models import models_folder
-from rightbatch.pipeline.profile import profile
+from rightbatch.pipeline.profile import measure_step_times
 from rightbatch.pipeline.runners import StartFrom, as_runner
 from rightbatch.pipeline.setting_up import ChangedCode, check_sizes, first_choice, open_study, train_once
 from rightbatch.pipeline.sharpness import sharpness
@@ -61,7 +61,7 @@ def posterior(
     trial = Trial(size, rate, 0, facts.planned_examples)
     with open_study(study, facts, changed_code) as kept:
         path, models = kept.path, models_folder(kept.path)
-        profile(kept, runner, [size])  # the page of the study tells of seconds
+        measure_step_times(kept, runner, [size])  # the page of the study tells of seconds
         run = train_once(kept, runner, facts, trial, "its weights are wanted", models=models, watch=watch)
     finished = run.stop is not None and run.stop.reason is StopReason.FINISHED
     if not finished or not weights_path(models, run.identifier).is_file():

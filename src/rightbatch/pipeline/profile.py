@@ -1,14 +1,17 @@
-"""Seconds per step at each batch size, into the study."""
+"""`profile`: seconds per step at each batch size, into the study."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 from rightbatch.commands import CommandRunner
 from rightbatch.errors import WorkloadError
-from rightbatch.pipeline.setting_up import first_choice
+from rightbatch.pipeline.runners import as_runner
+from rightbatch.pipeline.setting_up import Ask, check_sizes, first_choice, open_study
 from rightbatch.records import StepTime
 from rightbatch.runner import Runner
 from rightbatch.store import Study
@@ -27,6 +30,35 @@ NEIGHBOURED = (32, 128, 512)
 
 
 def profile(
+    workload: Any,
+    batch_sizes: Sequence[int] | None = None,
+    *,
+    study: str | Path | None = None,
+    rounds: int = ROUNDS,
+    again: bool = False,
+    device: str | None = None,
+    threads: int | None = None,
+    **asked: Any,
+) -> tuple[StepTime, ...]:
+    """Measure seconds per step, sizes in turn, every repeat kept: those that the study does not have yet.
+
+    `batch_sizes`: None for powers of two, up to 8192 or the size of the data. `again` measures all of them. `asked`:
+    the fields of `Ask` that a step depends on, as `settings`. Returns all step times of this machine and its settings,
+    in seconds, as records of which `fit.step_time` makes a law.
+
+    Raises
+    ------
+    InputError: For a size larger than the data, or a workload that has no name of this kind.
+    WorkloadError: When no size could be timed.
+    """
+    runner = as_runner(workload, ask=Ask(**asked), device=device, threads=threads)
+    sizes = tuple(batch_sizes) if batch_sizes else sizes_to_try(runner)
+    check_sizes(runner.facts, sizes)
+    with open_study(study, runner.facts) as kept:
+        return measure_step_times(kept, runner, sizes, rounds=rounds, again=again)
+
+
+def measure_step_times(
     study: Study,
     runner: Runner,
     batch_sizes: Sequence[int],

@@ -16,7 +16,7 @@ from rightbatch.pipeline.desk import OUT_OF_BUDGET, Watch, unwatched
 from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.models import models_folder
 from rightbatch.pipeline.other_settings import beside_other_settings
-from rightbatch.pipeline.profile import profile
+from rightbatch.pipeline.profile import measure_step_times
 from rightbatch.pipeline.runners import KeepModels, StartFrom, as_runner, crew_of, recorded_rates
 from rightbatch.pipeline.setting_up import Ask, ChangedCode, check_sizes, first_choice, open_study, pose
 from rightbatch.recommend import recommend
@@ -31,7 +31,7 @@ def sweep(
     batch_sizes: Sequence[int],
     *,
     study: str | Path | None = None,
-    seeds: int = 3,
+    seeds: int | Sequence[int] = 3,
     rates: Sequence[float] | None = None,
     until: str = "horizon",
     patience: float = 10,
@@ -56,6 +56,8 @@ def sweep(
     latest at the first evaluation at or beyond so many training seconds (steps x measured seconds per step of its
     size). It then counts as having had its full chance: a longer limit later does not make it longer.
 
+    `seeds`: how many, counted from 0, or which: runs with seeds of their own judge a choice that others made.
+
     Given `rates` all run with every seed; of tuned ones, those that the first seed brought to the target. Where the
     mean cost is within `contender_factor` of the best, there are `contender_seeds` seeds in all.
 
@@ -66,11 +68,12 @@ def sweep(
 
     Raises
     ------
-    InputError: For a size larger than the data, an unknown `until`, a limit or a number of seeds that makes no sense,
+    InputError: For a size larger than the data, an unknown `until`, a limit or seeds that make no sense,
         or runs that would stop before their planned length where only the ends of runs count.
     InsufficientEvidence: When nothing reached the target; all runs are kept.
     """
-    _check_limits(seeds, run_seconds, contender_seeds, contender_factor)
+    seeds = _seeds_of(seeds)
+    _check_limits(len(seeds), run_seconds, contender_seeds, contender_factor)
     deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
     ask = Ask(**asked)
     how: dict[str, Any] = {
@@ -85,12 +88,12 @@ def sweep(
     if runner.facts.length_bound:
         _check_runs_whole(runner.facts.name, until, run_seconds)
     with open_study(study, runner.facts, changed_code) as kept:
-        profile(kept, runner, batch_sizes)
-        evidence = pose(kept, runner, ask, watch, range(seeds))
+        measure_step_times(kept, runner, batch_sizes)
+        evidence = pose(kept, runner, ask, watch, seeds)
         size, rate = ask.present or first_choice(kept.facts)
         strategy = Sweep(
             batch_sizes=batch_sizes,
-            seeds=range(seeds),
+            seeds=seeds,
             first_size=size,
             first_rate=rate,
             offers=runner.offers,
@@ -99,7 +102,7 @@ def sweep(
             planned_examples=evidence.facts.planned_examples,
             settings=Settings(ask.settings),
             run_seconds=run_seconds,
-            contender_seeds=range(contender_seeds or 0),
+            contender_seeds=_with_further(seeds, contender_seeds or 0),
             contender_factor=contender_factor,
         )
         chosen = by_length(strategy) if evidence.facts.length_bound else strategy
@@ -109,7 +112,7 @@ def sweep(
                 kept, runner, chosen, evidence, crew=crew, deadline=deadline, models=models, watch=watch
             )
         tuned = "at given rates" if rates else "on the lattice 10^(k/4), tuned at every batch size"
-        protocol = f"every batch size with {counted(seeds, 'seed')}, rates {tuned}; runs went to: {until}"
+        protocol = f"every batch size with {counted(len(seeds), 'seed')}, rates {tuned}; runs went to: {until}"
         if run_seconds is not None:
             protocol += f", or {run_seconds:g} training seconds"
         if contender_seeds is not None:
@@ -118,6 +121,18 @@ def sweep(
         answer = beside_other_settings(answer, evidence)
         kept.add_answer(answer)
         return answer
+
+
+def _seeds_of(seeds: int | Sequence[int]) -> Sequence[int]:
+    found = range(seeds) if isinstance(seeds, int) else tuple(seeds)
+    if not found or min(found) < 0 or len(set(found)) < len(found):
+        raise InputError(f"A sweep needs at least one seed, none negative and none twice, got seeds={seeds!r}.")
+    return found
+
+
+def _with_further(seeds: Sequence[int], count: int) -> Sequence[int]:
+    """So many seeds in all: these, then those that follow the largest."""
+    return (*seeds, *range(max(seeds) + 1, max(seeds) + 1 + count - len(seeds))) if count else ()
 
 
 def _check_limits(seeds: int, run_seconds: float | None, contender_seeds: int | None, contender_factor: float) -> None:
