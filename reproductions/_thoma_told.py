@@ -132,7 +132,7 @@ def compare(claims: Sequence[Claim], measured: Measured) -> tuple[Comparison, ..
         return (named["runs"].compare(float(len(measured["one_rate"])), 0.0),)
     found = {**of_one_rate(measured), **of_tuned(measured)}
     return tuple(
-        claim.compare(2.0, 0.0)
+        claim.compare(float(len(measured["one_rate"])), 0.0)
         if name == "runs"
         else claim.judge(interval)
         if (interval := found[name]) is not None
@@ -176,16 +176,19 @@ def rows_of(measured: Measured) -> list[dict[str, Any]]:
     """What table 5.9 has, by size: at one rate, and tuned."""
     seconds, patience = seconds_of(measured), measured["patience"]
     rows = []
-    for b, second in seconds.items():
+    for b in sorted({one["batch_size"] for one in measured["one_rate"]}):
         groups = {"one rate": of_size(measured["one_rate"], b)}
         if "tuned" in measured:
             groups["rate tuned"] = measured["tuned"][str(b)]["runs"]
         for how, trainings in groups.items():
             epochs = mean_of([float(stopped(one["valid"], patience)) for one in trainings])
             right = mean_of(accuracies(trainings, patience))
-            if epochs is not None and right is not None:
-                found = {"epochs": epochs, "seconds": times(epochs, second), "test accuracy": right}
-                rows.append({"size": b, "how": how, "seconds of an epoch": second, **found})
+            assert epochs is not None
+            assert right is not None  # there are trainings
+            row = {"size": b, "how": how, "epochs": epochs, "test accuracy": right}
+            if b in seconds:
+                row |= {"seconds of an epoch": seconds[b], "seconds": times(epochs, seconds[b])}
+            rows.append(row)
     return rows
 
 
@@ -199,9 +202,13 @@ def times(interval: Interval, factor: float) -> Interval:
 def notes(measured: Measured) -> tuple[str, ...]:
     """The table, the rates, and what differs from the thesis."""
     said = [
-        f"{row['size']}, {row['how']}: {units.significant(row['seconds of an epoch'])} s an epoch, "
-        f"{units.interval(row['epochs'])} epochs, {units.interval(row['seconds'])} s, "
-        f"test accuracy {units.interval(row['test accuracy'])} %."
+        f"{row['size']}, {row['how']}: "
+        + (
+            f"{units.significant(row['seconds of an epoch'])} s an epoch, {units.interval(row['seconds'])} s in all, "
+            if "seconds" in row
+            else ""
+        )
+        + f"{units.interval(row['epochs'])} epochs, test accuracy {units.interval(row['test accuracy'])} %."
         for row in rows_of(measured)
     ]
     if "tuned" in measured:
