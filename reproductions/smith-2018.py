@@ -51,7 +51,7 @@ OPTIMIZERS: Mapping[str, tuple[str, float, float]] = {
 
 def claims_of(optimizer: str) -> tuple[Claim, ...]:
     """What is said of one optimizer, of the losses after the first change."""
-    one = partial(Claim, from_size="small", known_by="read in the paper")
+    one = partial(Claim, from_size="small", known_by="reported by others")
     return (
         one(
             f"{optimizer}: same loss",
@@ -232,7 +232,7 @@ def figure(measured: Measured) -> alt.FacetChart:
             x=alt.X("epoch:Q", title="epochs"),
             y=alt.Y("loss:Q", scale=alt.Scale(type="log", zero=False, nice=False), title="training loss"),
             color=alt.Color("way:N", title=None, sort=list(WAYS)),
-            strokeDash=alt.StrokeDash("way:N", title=None, sort=list(WAYS)),
+            strokeDash=alt.StrokeDash("way:N", legend=None, sort=list(WAYS)),
         )
         .properties(width=220, height=200)
         .facet(column=alt.Column("optimizer:N", title=None, sort=list(OPTIMIZERS)), data=alt.Data(values=rows))

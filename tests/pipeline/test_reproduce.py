@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rightbatch.errors import InputError
-from rightbatch.pipeline.reproduce import recorded, reproduce, reproductions
+from rightbatch.pipeline.reproduce import recorded, reproduce, reproductions, retell
 from rightbatch.records import Interval
 from rightbatch.reproduction import SIZES, Claim, Reproduction, Result, Store
 
@@ -37,6 +38,11 @@ def kill_after_one_unit(name: str, folder: Path, out: Path) -> None:
     """Run a smoke size in another process, which is killed as soon as its first unit is kept."""
     done = subprocess.run([sys.executable, "-c", KILLED_AFTER_ONE_UNIT, name, str(folder), str(out)], timeout=60)
     assert done.returncode == -signal.SIGKILL
+
+
+def worded(note: str) -> str:
+    """A note without its numbers, whose last digit another machine may round otherwise."""
+    return re.sub(r"[\d.,]+", "#", note)
 
 
 # ------------------------------------------------------------------------------------- every file of the folder
@@ -104,14 +110,25 @@ def test_the_page_says_every_claim_and_asks_for_nothing(reproduction: Reproducti
     assert smoke.summary in text
 
 
-def test_what_is_recorded_is_of_todays_claims(reproduction: Reproduction) -> None:
+def test_what_is_recorded_is_told_by_todays_claims_and_notes(reproduction: Reproduction, tmp_path: Path) -> None:
     kept = [result for size in SIZES if (result := recorded(reproduction.name, size, FOLDER)) is not None]
     assert kept, "no result is recorded; run it and commit what it writes"
     for result in kept:
-        assert result.claims == reproduction.claims_of(result.size)
         assert result.seconds < result.budget_seconds
-        assert reproduction.compare(result.measured) == result.comparisons
+        today = retell(result.name, size=result.size, folder=FOLDER, out=tmp_path)
+        assert today.claims == result.claims
+        assert [worded(note) for note in today.notes] == [worded(note) for note in result.notes]
+        for now, then in zip(today.comparisons, result.comparisons, strict=True):
+            assert (now.claim, now.verdict) == (then.claim, then.verdict)
+            numbers, before = ([one.measured, one.low, one.high] for one in (now, then))
+            assert numbers == pytest.approx(before, rel=1e-6, abs=1e-9)  # the last digits are those of a machine
         assert (FOLDER / "results" / f"{result.name}-{result.size}.html").is_file()
+
+
+def test_nothing_is_told_of_what_was_not_recorded(tmp_path: Path) -> None:
+    (tmp_path / "quadratic.py").write_text((FOLDER / "quadratic.py").read_text())
+    with pytest.raises(InputError, match="Nothing is recorded of 'quadratic' in the size 'small'"):
+        retell("quadratic", folder=tmp_path)
 
 
 # --------------------------------------------------------------------------------------------------- the verdict

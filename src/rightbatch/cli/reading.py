@@ -147,6 +147,9 @@ def reproduce_command(
         Path | None, typer.Option("--out", help="Where record and page are written (FOLDER/results).")
     ] = None,
     again: Annotated[bool, typer.Option(help="Begin anew what was interrupted or done before.")] = False,
+    retell: Annotated[
+        bool, typer.Option(help="Measure nothing: hold what was recorded to today's claims, and tell it anew.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Reproduce a paper: claim beside measurement, a record and a page. Exit code 3 where a claim does not hold."""
@@ -155,14 +158,16 @@ def reproduce_command(
         return
     if name is None:
         raise typer.BadParameter("say which one, or --list", param_hint="NAME")
+    if retell and again:
+        raise typer.BadParameter("what is measured again cannot be what was recorded", param_hint="--retell --again")
+    where: dict[str, Any] = {"size": size, "folder": folder, "out": to}
     with interruptible(), err.status("measuring") as status:
-        result = reproducing.reproduce(
-            name,
-            size=size,  # type: ignore[arg-type]  # checked there
-            folder=folder,
-            out=to,
-            again=again,
-            watch=lambda unit, seconds, kept: status.update(unit),
+        result = (
+            reproducing.retell(name, **where)
+            if retell
+            else reproducing.reproduce(
+                name, again=again, watch=lambda unit, seconds, kept: status.update(unit), **where
+            )
         )
     if as_json:
         print_json(result)

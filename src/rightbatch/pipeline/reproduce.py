@@ -7,6 +7,7 @@ import json
 import os
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -78,14 +79,8 @@ def reproduce(
     ------
     InputError: For an unknown name or size, a reproduction that raises, or a folder that cannot be written.
     """
-    if size not in SIZES:
-        raise InputError(f"A reproduction has the sizes {', '.join(SIZES)}, got {size!r}.")
-    home = Path(folder or FOLDER)
-    path = home / f"{name}.py"
-    if path not in _files(home):
-        names = ", ".join(file.stem for file in _files(home)) or "none"
-        raise InputError(f"There is no reproduction {name!r} in {home}; it has: {names}.")
-    reproduction = _load(path)
+    path = _path_of(name, size, folder)
+    home, reproduction = path.parent, _load(path)
     target = Path(out) if out else home / "results"
     # Of the file and of those that help it, _NAME*.py.
     code = hashlib.sha256(b"".join(file.read_bytes() for file in (path, *sorted(home.glob(f"_{name}*.py")))))
@@ -95,38 +90,62 @@ def reproduce(
         # Through JSON, so that what is compared now is what anyone can compare again from the record.
         measured: Measured = _told(path, lambda: json.loads(json.dumps(reproduction.run(size, store), allow_nan=False)))
         seconds = store.seconds
-    comparisons = _told(path, lambda: reproduction.compare(measured))
-    claims = reproduction.claims_of(size)
-    _check_complete(path, claims, comparisons)
     result = Result(
         name=name,
-        title=reproduction.title,
-        source=reproduction.source,
         size=size,
-        claims=claims,
-        comparisons=comparisons,
-        smallest_effect=reproduction.smallest_effect,
-        smallest_effect_reason=reproduction.smallest_effect_reason,
-        notes=_told(path, lambda: reproduction.notes(measured) if reproduction.notes else ()),
         measured=measured,
-        seed=reproduction.seed,
         command=f"rightbatch reproduce {name} --size {size}",
         code=header["code"],
         date=datetime.now(UTC).date().isoformat(),
         seconds=seconds,
-        budget_seconds=reproduction.budget_seconds[size],
         machine=_machine(),
         versions=_versions(),
+        **_judged(path, reproduction, size, measured),
     )
-    chart = _told(path, lambda: reproduction.figure(measured) if reproduction.figure else None)
-    _write(result, chart, reproduction.caption, target)
+    _write(path, reproduction, result, target)
     return result
 
 
-def _write(result: Result, chart: Any, caption: str, folder: Path) -> None:
+def retell(
+    name: str, *, size: Size = "small", folder: str | Path | None = None, out: str | Path | None = None
+) -> Result:
+    """Hold what was recorded to today's claims, and tell it with today's notes and figure; nothing is measured again.
+
+    When, where, by which code and in how many seconds it was measured stays as it was recorded. Parameters and errors
+    as of `reproduce`; also `InputError` where nothing is recorded.
+    """
+    path = _path_of(name, size, folder)
+    reproduction, result = _load(path), recorded(name, size, path.parent)
+    if result is None:
+        raise InputError(f"Nothing is recorded of {name!r} in the size {size!r}. Measure it, without --retell.")
+    result = replace(result, **_judged(path, reproduction, size, result.measured))
+    _write(path, reproduction, result, Path(out) if out else path.parent / "results")
+    return result
+
+
+def _judged(path: Path, reproduction: Reproduction, size: Size, measured: Measured) -> dict[str, Any]:
+    """The fields of a result that what was measured, and the file as it is, decide."""
+    comparisons = _told(path, lambda: reproduction.compare(measured))
+    claims = reproduction.claims_of(size)
+    _check_complete(path, claims, comparisons)
+    return {
+        "title": reproduction.title,
+        "source": reproduction.source,
+        "claims": claims,
+        "comparisons": comparisons,
+        "smallest_effect": reproduction.smallest_effect,
+        "smallest_effect_reason": reproduction.smallest_effect_reason,
+        "notes": _told(path, lambda: reproduction.notes(measured) if reproduction.notes else ()),
+        "seed": reproduction.seed,
+        "budget_seconds": reproduction.budget_seconds[size],
+    }
+
+
+def _write(path: Path, reproduction: Reproduction, result: Result, folder: Path) -> None:
     from rightbatch.report.reproduction_page import reproduction_page  # charts take half a second to import
 
-    page = reproduction_page(result, chart, caption)
+    chart = _told(path, lambda: reproduction.figure(result.measured) if reproduction.figure else None)
+    page = reproduction_page(result, chart, reproduction.caption)
     try:
         (folder / f"{result.name}-{result.size}.json").write_text(result.to_json(), encoding="utf-8")
         (folder / f"{result.name}-{result.size}.html").write_text(page, encoding="utf-8")
@@ -135,6 +154,18 @@ def _write(result: Result, chart: Any, caption: str, folder: Path) -> None:
 
 
 # -------------------------------------------------------------------------------------------------- the registry
+
+
+def _path_of(name: str, size: Size, folder: str | Path | None) -> Path:
+    """The file of a reproduction. Raises `InputError` for a size or a name that there is not."""
+    if size not in SIZES:
+        raise InputError(f"A reproduction has the sizes {', '.join(SIZES)}, got {size!r}.")
+    home = Path(folder or FOLDER)
+    path = home / f"{name}.py"
+    if path not in _files(home):
+        names = ", ".join(file.stem for file in _files(home)) or "none"
+        raise InputError(f"There is no reproduction {name!r} in {home}; it has: {names}.")
+    return path
 
 
 def _files(folder: Path) -> list[Path]:

@@ -16,7 +16,9 @@ Size = Literal["smoke", "small", "paper"]
 SIZES: tuple[Size, ...] = get_args(Size)
 """From a few seconds to all of the paper; each measures at least what the one before it does."""
 
-KnownBy = Literal["read in the paper", "computed with the authors' formulas", "digitised", "derived"]
+KnownBy = Literal[
+    "read in the paper", "reported by others", "computed with the authors' formulas", "digitised", "derived"
+]
 Relation = Literal["equal", "at least", "at most"]
 Verdict = Literal["holds", "fails", "cannot tell"]
 
