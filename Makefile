@@ -10,7 +10,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: find test lint bench clean
+.PHONY: find test lint docs bench clean
 
 find: $(VENV)/.installed
 	$(BIN)/rightbatch find digits --threads 1 --study out/digits.study.db
@@ -24,6 +24,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs out/site
+	@echo "Open out/site/index.html in a browser."
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/engine_overhead.py
@@ -46,5 +50,5 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[torch,parquet,examples,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[torch,parquet,examples,dev,docs]"
 	@touch $@
