@@ -60,7 +60,26 @@ def as_site(app: object, name: str, source: list[str]) -> None:
         source[0] += "\n```{toctree}\n:hidden:\n:glob:\n\n*\n```\n"
 
 
+MENDED = {
+    'role="heading"><span': 'role="heading" aria-level="2"><span',
+    "<pre>": '<pre tabindex="0">',
+    '<div class="table-wrapper': '<div tabindex="0" class="table-wrapper',
+}
+"""Headings of the sidebar say their level, and what scrolls can be scrolled by keyboard: axe asks for both."""
+
+
+def mend(app: Any, error: Exception | None) -> None:
+    """In what was written."""
+    if error is None and app.builder.format == "html":
+        for page in Path(app.outdir).rglob("*.html"):
+            text = page.read_text(encoding="utf-8")
+            for before, after in MENDED.items():
+                text = text.replace(before, after)
+            page.write_text(text, encoding="utf-8")
+
+
 def setup(app: Any) -> None:
     """Before Sphinx looks for pages, and as it reads them."""
     write_pages()
     app.connect("source-read", as_site)
+    app.connect("build-finished", mend)
