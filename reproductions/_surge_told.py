@@ -200,7 +200,7 @@ def figure(measured: Measured) -> alt.HConcatChart | alt.LayerChart:
         for b, rate in zip(exact["sizes"], exact[name], strict=True)
     ]
     points = [{"size": int(b), "rate": rate} for b, rate in measured["drawn"].items()]
-    x = alt.X("size:Q", scale=alt.Scale(type="log"), title="batch size")
+    x = alt.X("size:Q", scale=alt.Scale(type="log"), title="batch size", axis=alt.Axis(format="~s"))
     y = alt.Y("rate:Q", scale=alt.Scale(type="log"), title="best rate", axis=alt.Axis(format="~e"))
     left = alt.layer(
         alt.Chart(alt.Data(values=lines)).mark_line().encode(x=x, y=y, color=alt.Color("what:N", title="quadratic")),

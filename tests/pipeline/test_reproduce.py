@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from rightbatch.errors import InputError
 from rightbatch.pipeline.reproduce import recorded, reproduce, reproductions, retell
 from rightbatch.records import Interval
+from rightbatch.report.reproduction_page import number
 from rightbatch.reproduction import SIZES, Claim, Reproduction, Result, Store
 
 FOLDER = Path(__file__).parents[2] / "reproductions"
@@ -129,6 +130,13 @@ def test_nothing_is_told_of_what_was_not_recorded(tmp_path: Path) -> None:
     (tmp_path / "quadratic.py").write_text((FOLDER / "quadratic.py").read_text())
     with pytest.raises(InputError, match="Nothing is recorded of 'quadratic' in the size 'small'"):
         retell("quadratic", folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(1.0000001, "1"), (0.2246634, "0.224663"), (1.5, "1.5"), (44000.0, "44,000"), (None, "-")]
+)
+def test_numbers_of_the_page_have_no_zeros_nor_a_dot_at_their_end(value: float | None, said: str) -> None:
+    assert number(value) == said
 
 
 # --------------------------------------------------------------------------------------------------- the verdict

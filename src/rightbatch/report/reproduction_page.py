@@ -46,4 +46,4 @@ def number(value: float | None) -> str:
     if value is not None and value == round(value) and abs(value) < 1e15:
         return f"{int(value):,}"
     said = units.significant(value, 6)
-    return said.rstrip("0") if "." in said and "e" not in said else said
+    return said.rstrip("0").rstrip(".") if "." in said and "e" not in said else said
