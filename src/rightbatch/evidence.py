@@ -226,13 +226,15 @@ class Evidence:
 
     @cached_property
     def _metric_range(self) -> tuple[float, float]:
-        """The worst start and the best value at the given cost, over all runs."""
+        """The worst start and the best value at the given cost: over all runs, so that settings have one scale.
+
+        At equal seconds over the runs with this question's settings: others take seconds of their own.
+        """
         direction = self.question.target.direction
-        at_cost = [v for run in self.relevant if (v := self._value_at_cost(run)) is not None]
+        runs = self.runs if self.question.at_seconds is None else self.relevant
+        at_cost = [v for run in runs if (v := self._value_at_cost(run)) is not None]
         starts = [
-            v
-            for run in self.relevant
-            if run.points and (v := getattr(run.points[0], self.question.target.quantity)) is not None
+            v for run in runs if run.points and (v := getattr(run.points[0], self.question.target.quantity)) is not None
         ]
         if not at_cost or not starts:
             return (0.0, 0.0)

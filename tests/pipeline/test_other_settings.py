@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from rightbatch.evidence import Evidence
+from rightbatch.evidence import Evidence, Objective, Question
 from rightbatch.pipeline.other_settings import beside_other_settings
 from rightbatch.recommend import recommend
-from rightbatch.records import Settings
+from rightbatch.records import Point, Run, Settings, Stop, StopReason, Target, Trial, WorkloadFacts
 from rightbatch.testing import Truth, simulate
 
 FEW, MANY = Settings({"inner_steps": 1}), Settings({"inner_steps": 5})
@@ -59,6 +59,37 @@ def test_each_value_has_its_own_seconds():
     (said,) = reasons(evidence(fast, slow))
     factor = float(said.split(" at ")[1].split("x")[0])
     assert factor == pytest.approx(0.5, abs=0.06)
+
+
+def test_a_metric_has_one_scale_for_all_settings():
+    """The same curves, but for a metric that is worse by 4 % of the gain: that is two factors of 1.1."""
+    gain = 2.3 - 0.1
+
+    def runs(setting, worse):
+        return tuple(
+            Run(
+                Trial(size, 0.1, seed, 1000, Settings({"beta2": setting})),
+                (Point(0, 0, valid_metric=2.3), *(Point(k * 500 // size, k * 500, valid_metric=end) for k in (1, 2))),
+                Stop(StopReason.FINISHED),
+                identifier=round(1000 * setting) + 10 * size + seed,
+            )
+            for size, own in ((50, 0.0), (100, 0.02))
+            for seed in (0, 1)
+            for end in (0.1 + gain * (worse + own) + 0.001 * seed,)
+        )
+
+    facts = WorkloadFacts(
+        name="made up", train_examples=1000, valid_examples=100, planned_examples=1000, metric="loss", direction="min",
+        optimizer="Adam", settings=Settings({"beta2": 0.9}),
+    )  # fmt: skip
+    question = Question(Objective.METRIC, Target(0.5, "valid_metric", "min"), at_examples=1000)
+    both = Evidence(facts, (*runs(0.9, 0.0), *runs(0.99, 0.04)), (), question)
+    costs = {
+        setting: [both.with_setting("beta2", setting).cost(run) for run in runs(setting, worse)[:1]]
+        for setting, worse in ((0.9, 0.0), (0.99, 0.04))
+    }
+    assert costs[0.9] == [pytest.approx(1.0)]
+    assert costs[0.99] == [pytest.approx(1.1**2, rel=1e-3)]
 
 
 def test_without_its_seconds_nothing_is_said():

@@ -41,5 +41,7 @@ def _compared(answer: Recommendation, evidence: Evidence, name: str, value: Sett
     else:
         told = "the useful batch sizes cannot be told apart"
     span = f" (cannot be excluded: {units.sizes(found.not_excluded)})" if found.not_excluded else ""
-    cost = units.times(found.cost.estimate / answer.cost.estimate)
-    return f"with {name} {value} instead of {own} it is batch size {found.batch_size}{span}, at {cost} the cost: {told}"
+    said = f"with {name} {value} instead of {own} it is batch size {found.batch_size}{span}"
+    if evidence.question.at_seconds is None:  # at equal seconds each has a scale of its own
+        said += f", at {units.times(found.cost.estimate / answer.cost.estimate)} the cost"
+    return f"{said}: {told}"
