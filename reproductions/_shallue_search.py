@@ -23,11 +23,13 @@ Advancing = Generator[RunInProgress, Point | Stop, Any]
 Start = Callable[[Trial], RunInProgress]
 
 HALF_WIDTH = 0.9
-"""Of the box in log10 of the effective rate: a factor of eight to both sides."""
+"""Of the first box in log10 of the effective rate: a factor of eight to both sides."""
 
 MOST_MOMENTUM = 0.99
+"""Of the first box, which begins at no momentum at all: two decades of 1 - momentum."""
+
 EDGE = 0.05
-"""A best trial within this share of the box's width of an edge is not a best one: the box is moved."""
+"""A best trial within this share of the width of all that was searched of an edge is not a best one."""
 
 ABOUT: Mapping[str, float] = {"mnist": 0.02, "fashion": 0.006}
 """The middle of the box is this times the batch size while that is small, ..."""
@@ -45,60 +47,84 @@ CHOSEN_BY, JUDGED_BY = 500, 1000
 
 @dataclass(frozen=True)
 class Box:
-    """Where trials are drawn: log10 of the effective rate, and log10 of 1 - momentum (both 0: plain SGD)."""
+    """Where trials are drawn: from where to where in log10 of the effective rate, and in log10 of 1 - momentum."""
 
     low: float
     high: float
-    most_momentum: float
+    left_low: float = 0.0
+    left_high: float = 0.0
 
-    def beyond(self, side: int) -> Box:
-        """A box about its lower (-1) or upper (1) edge; 2: the same with ten times as strong a momentum."""
-        if side == 2:
-            return replace(self, most_momentum=1 - (1 - self.most_momentum) / 10)
-        edge = self.low if side < 0 else self.high
-        return replace(self, low=edge - HALF_WIDTH, high=edge + HALF_WIDTH)
+    def about(self, trial: Trial) -> Box:
+        """Half as wide as the first box, with a trial in its middle; it may reach further than this one."""
+        rate, left = (math.log10(value) for value in (effective_rate(trial), left_of(trial)))
+        narrow = Box(rate - HALF_WIDTH / 2, rate + HALF_WIDTH / 2)
+        if self.left_low == self.left_high:
+            return narrow
+        decades = -math.log10(1 - MOST_MOMENTUM)
+        return replace(narrow, left_low=left - decades / 4, left_high=min(0.0, left + decades / 4))
+
+    def has_at_edge(self, trial: Trial) -> bool:
+        """Whether a trial is near the end of what was searched. No momentum at all is the end of what there is."""
+        at = (math.log10(effective_rate(trial)) - self.low) / (self.high - self.low)
+        if not EDGE <= at <= 1 - EDGE:
+            return True
+        width = self.left_high - self.left_low
+        return width > 0 and math.log10(left_of(trial)) < self.left_low + EDGE * width
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How many trials a search has, how many are repeated to choose one, with how many seeds; how often a box moves."""
+    """What a search consists of.
+
+    trials: Drawn in the first box. closer: In a box about the best of them, and in further ones.
+    moves: How often there is a further one, about the best trial so far, because that is at an edge.
+    candidates: How many of the fastest are repeated to choose one, with `choosing` seeds; `judging` seeds judge it.
+    """
 
     trials: int
+    closer: int
+    moves: int
     candidates: int
     choosing: int
     judging: int
-    moves: int
+
+
+def left_of(trial: Trial) -> float:
+    """1 - momentum."""
+    return 1 - float(trial.settings["momentum"])
+
+
+def effective_rate(trial: Trial) -> float:
+    """Rate over 1 - momentum: how far a step of constant gradient comes in the end."""
+    return trial.learning_rate / left_of(trial)
 
 
 def first_box(problem: str, optimizer: str, batch_size: int) -> Box:
     """About a rate that is in proportion to small batches and the same for large ones; the same for both optimizers."""
     middle = math.log10(ABOUT[problem] * batch_size / (1 + batch_size / BENDS_AT))
-    return Box(middle - HALF_WIDTH, middle + HALF_WIDTH, MOST_MOMENTUM if optimizer == "nesterov" else 0.0)
+    least = math.log10(1 - MOST_MOMENTUM) if optimizer == "nesterov" else 0.0
+    return Box(middle - HALF_WIDTH, middle + HALF_WIDTH, least)
 
 
-def drawn(box: Box, count: int, keys: Sequence[int]) -> list[tuple[float, float]]:
-    """Effective rates and momenta by a scrambled Sobol sequence; those in the middle of the box first.
+def drawn(box: Box, trial: Trial, count: int, keys: Sequence[int], first_seed: int) -> list[Trial]:
+    """Trials by a scrambled Sobol sequence, each with a seed of its own; those in the middle of the box first.
 
     The order changes nothing but how soon bad trials can be stopped.
     """
-    dimensions = 2 if box.most_momentum else 1
+    dimensions = 2 if box.left_low < box.left_high else 1
     points = qmc.Sobol(dimensions, scramble=True, rng=np.random.default_rng(list(keys))).random(count)
     points = points[np.argsort(((points - 0.5) ** 2).sum(axis=1), kind="stable")]
     rates = 10 ** (box.low + (box.high - box.low) * points[:, 0])
-    rest = (1 - box.most_momentum) ** points[:, 1] if dimensions == 2 else np.ones(count)
-    return [(float(rate), float(1 - left)) for rate, left in zip(rates, rest, strict=True)]
-
-
-def side_of(box: Box, rate: float, momentum: float) -> int:
-    """At which edge of the box a trial is, as `Box.beyond` takes it; 0 where at none.
-
-    No momentum at all is the end of what there is, and no edge.
-    """
-    at = (math.log10(rate) - box.low) / (box.high - box.low)
-    if at < EDGE or at > 1 - EDGE:
-        return -1 if at < EDGE else 1
-    most = math.log(1 - box.most_momentum) if box.most_momentum else -math.inf
-    return 2 if math.log(1 - momentum) / most > 1 - EDGE else 0
+    left = 10 ** (box.left_low + (box.left_high - box.left_low) * points[:, -1])
+    return [
+        replace(
+            trial,
+            learning_rate=float(rate * rest),
+            seed=first_seed + k,
+            settings=Settings({"momentum": float(1 - rest)}),
+        )
+        for k, (rate, rest) in enumerate(zip(rates, left, strict=True))
+    ]
 
 
 def longest(batch_size: int, train_examples: int) -> int:
@@ -124,17 +150,19 @@ def steps_to(start: Start, trial: Trial, target: Target, most_steps: float = mat
         run.close()
 
 
-def fastest(start: Start, trials: Sequence[Trial], target: Target, keep: int) -> Advancing:
-    """Steps and positions of the fastest trials, at most `keep`.
+def fastest(
+    start: Start, trials: Sequence[Trial], target: Target, keep: int, known: Sequence[tuple[float, Trial]] = ()
+) -> Advancing:
+    """Steps of the fastest trials, those known before among them, and the trials; at most `keep`.
 
     A trial is stopped once it has taken as many steps as the last one kept needed: which are kept is not changed by it.
     """
-    best: list[tuple[float, int]] = []
-    for position, trial in enumerate(trials):
+    best = list(known)
+    for trial in trials:
         most = best[keep - 1][0] if len(best) >= keep else math.inf
         steps = yield from steps_to(start, trial, target, most)
         if steps is not None:
-            insort(best, (steps, position))
+            insort(best, (steps, trial), key=lambda pair: pair[0])
     return best[:keep]
 
 
@@ -143,51 +171,45 @@ def searched(
 ) -> Advancing:
     """One whole search at one batch size: the chosen rate and momentum, and the steps that fresh seeds need with it.
 
-    `trial` has batch size and planned length. While the chosen one is at an edge the box is moved, at most `plan.moves`
-    times; the candidates of all boxes are held against each other. All values are plain JSON; None: not reached.
+    `trial` has batch size and planned length. All values are plain JSON; None: not reached.
     """
-
-    def made(rate: float, momentum: float, own: int) -> Trial:
-        settings = Settings({"momentum": momentum})
-        return replace(trial, learning_rate=rate * (1 - momentum), seed=own, settings=settings)
-
-    candidates: list[dict[str, Any]] = []
-    side, boxes = 0, [box]
+    boxes, best = [box], list[tuple[float, Trial]]()
     while True:
-        pairs = drawn(boxes[-1], plan.trials, (*keys, len(boxes)))
-        offset = seed + plan.trials * (len(boxes) - 1)
-        trials = [made(*pair, offset + k) for k, pair in enumerate(pairs)]
-        for _, position in (yield from fastest(start, trials, target, plan.candidates)):
-            own = yield from repeated(start, target, with_seeds(made, pairs[position]), seed + CHOSEN_BY, plan.choosing)
-            candidates.append({"rate": pairs[position][0], "momentum": pairs[position][1], "choosing": own})
-        if not candidates:
+        count = plan.trials if len(boxes) == 1 else plan.closer
+        trials = drawn(boxes[-1], trial, count, (*keys, len(boxes)), seed + plan.trials * (len(boxes) - 1))
+        best = yield from fastest(start, trials, target, plan.candidates, best)
+        if not best:
             return {"boxes": len(boxes), "at_edge": True, "chosen": None, "steps": []}
-        chosen = min(candidates, key=lambda one: typical(one["choosing"]) or math.inf)
-        side = side_of(hull(boxes), chosen["rate"], chosen["momentum"])
-        if not side or len(boxes) > plan.moves:
+        further = len(boxes) == 1 or (len(boxes) < 2 + plan.moves and hull(boxes).has_at_edge(best[0][1]))
+        if not (plan.closer and further):
             break
-        boxes.append(hull(boxes).beyond(side))
-    judged = with_seeds(made, (chosen["rate"], chosen["momentum"]))
-    steps = yield from repeated(start, target, judged, seed + JUDGED_BY, plan.judging)
-    return {"boxes": len(boxes), "at_edge": bool(side), "chosen": chosen, "steps": steps}
+        boxes.append(box.about(best[0][1]))
+    choosing = []
+    for _, candidate in best:
+        choosing.append((yield from repeated(start, target, candidate, seed + CHOSEN_BY, plan.choosing)))
+    at = min(range(len(best)), key=lambda k: typical(choosing[k]) or math.inf)
+    chosen = best[at][1]
+    steps = yield from repeated(start, target, chosen, seed + JUDGED_BY, plan.judging)
+    told = {"rate": effective_rate(chosen), "momentum": 1 - left_of(chosen), "choosing": choosing[at]}
+    return {"boxes": len(boxes), "at_edge": hull(boxes).has_at_edge(chosen), "chosen": told, "steps": steps}
 
 
-def with_seeds(made: Callable[[float, float, int], Trial], pair: tuple[float, float]) -> Callable[[int], Trial]:
-    """Trials of one rate and momentum, by seed."""
-    return lambda seed: made(*pair, seed)
-
-
-def repeated(start: Start, target: Target, made: Callable[[int], Trial], first: int, count: int) -> Advancing:
+def repeated(start: Start, target: Target, trial: Trial, first_seed: int, count: int) -> Advancing:
     """Steps with each of some seeds."""
     found = []
-    for seed in range(first, first + count):
-        found.append((yield from steps_to(start, made(seed), target)))
+    for seed in range(first_seed, first_seed + count):
+        found.append((yield from steps_to(start, replace(trial, seed=seed), target)))
     return found
 
 
 def hull(boxes: Sequence[Box]) -> Box:
     """All that was searched."""
-    return Box(min(box.low for box in boxes), max(box.high for box in boxes), max(box.most_momentum for box in boxes))
+    return Box(
+        min(box.low for box in boxes),
+        max(box.high for box in boxes),
+        min(box.left_low for box in boxes),
+        max(box.left_high for box in boxes),
+    )
 
 
 def typical(steps: Sequence[float | None]) -> float | None:

@@ -117,14 +117,14 @@ def law_of(fit: TradeoffFit) -> str:
 
 
 def searches_in_words(measured: Measured) -> str:
-    """How many boxes were moved, how many searches told nothing, how many judging runs did not reach the goal."""
+    """How many were gone on with, how many searches told nothing, how many judging runs did not reach the goal."""
     searches = [
         one for of in measured["cells"].values() for sizes in of.values() for cell in sizes.values() for one in cell
     ]
     missed = sum(steps is None for one in searches for steps in one["steps"])
     return (
-        f"Of {len(searches)} searches {sum(one['boxes'] > 1 for one in searches)} had their box moved, since the best "
-        f"trial was at its edge; {sum(one['at_edge'] for one in searches)} stayed at an edge, or never reached the "
+        f"Of {len(searches)} searches {sum(one['boxes'] > 2 for one in searches)} were gone on with, since the best "
+        f"trial was at an edge; {sum(one['at_edge'] for one in searches)} stayed at an edge, or never reached the "
         f"goal, and are left out. Of {sum(len(one['steps']) for one in searches)} runs that judge, {missed} did not "
         "reach the goal in time: medians count them as slower than all others."
     )
