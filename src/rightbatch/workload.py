@@ -161,7 +161,8 @@ class Workload:
             direction=self.direction,
             optimizer=self._optimizer_name(),
             target=self.target,
-            target_quantity=self.target_quantity,
+            # Without a metric of its own they are the same number, and one of the names says what it is.
+            target_quantity="valid_loss" if self.metric is None else self.target_quantity,
             present=self.present,
             settings=Settings(self.settings),
             source=self._source_hash(),

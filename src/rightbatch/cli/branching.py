@@ -13,6 +13,7 @@ from rightbatch.errors import InputError
 from rightbatch.fit.branches import RULES
 from rightbatch.pipeline import branches as branching
 from rightbatch.pipeline.branch_plan import BranchPlan
+from rightbatch.pipeline.budget import parse_budget
 from rightbatch.report import units
 from rightbatch.report.branches import print_branches
 
@@ -59,7 +60,7 @@ def branches_command(
             seed=seed,
             branch_examples=branch_examples,
             tolerance=tolerance,
-            budget=budget,
+            budget=parse_budget(budget).seconds() if budget else None,
             start_from=start_from,
             device=device,
             threads=threads,

@@ -26,7 +26,7 @@ Epochs = Annotated[float | None, typer.Option(help="Planned length of a run, in 
 Seeds = Annotated[int, typer.Option(min=1, help="Number of seeds.")]
 Sizes = Annotated[str | None, typer.Option(help="Batch sizes: 16,32,64, or 4..4096 (powers of two between).")]
 SettingOption = Annotated[list[str] | None, typer.Option("--set", help="A setting of the workload, as NAME=VALUE.")]
-Budget = Annotated[float | None, typer.Option(help="Wall seconds after which no more is trained.")]
+Budget = Annotated[str | None, typer.Option(help="No more is trained after so long: 90, 10m, 2h.")]
 BudgetText = Annotated[
     str | None, typer.Option("--budget", help="No more is trained after 90, 10m, 2h, or 3x (three training runs).")
 ]

@@ -165,9 +165,10 @@ def sweep_command(
     workload = given(words, ask, metrics=metrics, pattern=pattern, timeout_seconds=timeout)
     chosen = sizes(batch_sizes)
     assert chosen is not None  # the option is required
+    allowed = parse_budget(budget).seconds() if budget else None
 
     def make(code: str) -> Recommendation:
-        with Live(err, budget_seconds=budget) as live:
+        with Live(err, budget_seconds=allowed) as live:
             return sweeping.sweep(
                 workload,
                 chosen,
@@ -180,7 +181,7 @@ def sweep_command(
                 run_seconds=run_seconds,
                 contender_seeds=contender_seeds,
                 contender_factor=contender_factor,
-                budget_seconds=budget,
+                budget_seconds=allowed,
                 start_from=start_from,
                 device=device,
                 threads=threads,
