@@ -8,10 +8,10 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from rightbatch.generalization import mean_of, ratio_of_means
+from rightbatch.means import mean_of, ratio_of_means
 from rightbatch.records import Interval
 from rightbatch.report import units
-from rightbatch.reproduction import Claim, Comparison, Measured
+from rightbatch.reproduction import Claim, Comparison, Measured, held
 
 CHEAP, DEAR = "gradient evaluations", "dear batches"
 OVERHEADS = (0.0, 1e3, 1e4, 1e5, 1e6)
@@ -95,13 +95,7 @@ def compare(claims: Sequence[Claim], measured: Measured) -> tuple[Comparison, ..
         for name, overhead in ((CHEAP, 0.0), (DEAR, 1e6)):
             told = costs(of, overhead, 0.0)
             found[f"{data}: {name}"] = told[0] if told else None
-    declared = {claim.identifier: claim for claim in claims}
-    return tuple(
-        declared[name].judge(interval)
-        if interval is not None
-        else Comparison(name, declared[name].published, None, None, "cannot tell")
-        for name, interval in found.items()
-    )
+    return held(claims, found)
 
 
 def notes(measured: Measured) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from rightbatch.generalization import difference_of_means, mean_of, ratio_of_means
+from rightbatch.means import difference_of_means, mean_of, ratio_of_means
 from rightbatch.records import Interval
 from rightbatch.report import units
 from rightbatch.reproduction import Measured

@@ -25,7 +25,7 @@ from _marek_told import (
     widths,
 )
 
-from rightbatch.generalization import mean_of, ratio_of_means
+from rightbatch.means import mean_of, ratio_of_means
 from rightbatch.records import Interval
 from rightbatch.report import units
 from rightbatch.reproduction import Measured

@@ -10,7 +10,7 @@ import numpy as np
 
 from rightbatch.errors import InputError
 from rightbatch.fit.learning_rate import fit_rate_parabola
-from rightbatch.generalization import mean_of, ratio_of_means
+from rightbatch.means import mean_of, ratio_of_means
 from rightbatch.records import Interval
 from rightbatch.report import units
 from rightbatch.rules.learning_rate import half_life

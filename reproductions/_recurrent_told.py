@@ -12,7 +12,7 @@ import numpy as np
 
 from rightbatch.fit.quantiles import t_quantile
 from rightbatch.fit.step_time import powers_of_two, saturation
-from rightbatch.generalization import difference_of_means, mean_of, ratio_of_means
+from rightbatch.means import difference_of_means, mean_of, out_of_logs, ratio_of_means
 from rightbatch.records import Interval, StepTime
 from rightbatch.report import units
 from rightbatch.reproduction import Measured
@@ -41,7 +41,7 @@ def log_speed(block: Mapping[str, float], size: int | str) -> float:
 def speed_ratio(blocks: Blocks, upper: int, lower: int, level: float = 0.95) -> Interval | None:
     """Examples per second at one size over those at another: a t interval over blocks, of the mean of the logs."""
     logs = mean_of([log_speed(block, upper) - log_speed(block, lower) for block in blocks], level)
-    return exponential(logs)
+    return out_of_logs(logs)
 
 
 def worst_step(blocks: Blocks) -> Interval | None:
@@ -67,7 +67,7 @@ def steps_up(blocks: Blocks) -> list[tuple[tuple[int, int], Interval]]:
     return [
         ((lower, upper), ratio)
         for lower, upper in pairs
-        if (ratio := speed_ratio(blocks, upper, lower, level)) is not None
+        if (ratio := speed_ratio(blocks, upper, lower, level)) is not None and ratio.low is not None
     ]
 
 
@@ -128,10 +128,10 @@ def time_ratio(cells: Cells, blocks: Blocks, upper: str, lower: str) -> Interval
     parts = [(float(sample.var(ddof=1)) / len(sample), len(sample) - 1) for sample in samples]
     centre, squared = float(tokens + np.mean(slower)), sum(part for part, _ in parts)
     if squared == 0:
-        return exponential(Interval(centre, centre, centre))
+        return out_of_logs(Interval(centre, centre, centre))
     freedom = squared**2 / sum(part**2 / own for part, own in parts)
     half = t_quantile(0.975, freedom) * math.sqrt(squared)
-    return exponential(Interval(centre, centre - half, centre + half))
+    return out_of_logs(Interval(centre, centre - half, centre + half))
 
 
 def time_ratio_to_best(cells: Cells, blocks: Blocks, end: int) -> Interval | None:
@@ -152,13 +152,6 @@ def quality_difference(cells: Cells, small: int, large: int) -> Interval | None:
     """By how much the loss at the end is higher at the large size: Welch's interval over the seeds that judge."""
     above, below = judged(cells[str(large)]), judged(cells[str(small)])
     return None if above is None or below is None else difference_of_means(above, below)
-
-
-def exponential(logs: Interval | None) -> Interval | None:
-    """Out of logarithms."""
-    if logs is None or logs.low is None or logs.high is None:
-        return None
-    return Interval(math.exp(logs.estimate), math.exp(logs.low), math.exp(logs.high), logs.level)
 
 
 # -------------------------------------------------------------------------------------------------------- in words

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from rightbatch import Interval
 from rightbatch.fit.quantiles import t_quantile
 from rightbatch.fit.tradeoff import TradeoffFit, fit_tradeoff
-from rightbatch.reproduction import Claim, Comparison, Measured
+from rightbatch.means import out_of_logs
+from rightbatch.reproduction import Claim, Comparison, Measured, held
 
 Array = NDArray[np.float64]
 
@@ -121,13 +122,6 @@ def around(value: float, error: float, freedom: int) -> Interval:
     return Interval(value, value - half, value + half)
 
 
-def exponential(logs: Interval | None) -> Interval | None:
-    """Out of logarithms."""
-    if logs is None or logs.low is None or logs.high is None:
-        return logs and Interval(math.exp(logs.estimate), note=logs.note)
-    return Interval(math.exp(logs.estimate), math.exp(logs.low), math.exp(logs.high))
-
-
 def fall(curve: Curve, small: int, large: int) -> Interval | None:
     """Log of the steps at a small size less those at a large one."""
     first, last = curve.at(small), curve.at(large)
@@ -154,7 +148,7 @@ def saved(sgd: Curve, nesterov: Curve, sizes: Sequence[int]) -> Interval | None:
         return None
     error = math.hypot(*[each for a, b in known for each in (a[1], b[1])]) / len(known)
     mean = float(np.mean([a[0] - b[0] for a, b in known]))
-    return exponential(around(mean, error, min(sgd.freedom, nesterov.freedom)))
+    return out_of_logs(around(mean, error, min(sgd.freedom, nesterov.freedom)))
 
 
 def extended(sgd: TradeoffFit | None, nesterov: TradeoffFit | None) -> Interval | None:
@@ -177,7 +171,7 @@ def extended(sgd: TradeoffFit | None, nesterov: TradeoffFit | None) -> Interval 
         logs.append(math.log(knee.estimate))
         errors.append(math.log(knee.high / knee.low) / 2 / t_quantile(0.975, freedom))
         freedoms.append(freedom)
-    return exponential(around(logs[0] - logs[1], math.hypot(*errors), min(freedoms)))
+    return out_of_logs(around(logs[0] - logs[1], math.hypot(*errors), min(freedoms)))
 
 
 def misfits(sizes: Array, logs: Array) -> Array:
@@ -254,7 +248,7 @@ def found_of(measured: Measured) -> dict[str, Interval | None]:
     all_curves = curves_of(measured)
     for (problem, optimizer), curve in all_curves.items():
         name = f"{problem}, {optimizer}"
-        found[f"{name}: perfect"] = exponential(scaled(fall(curve, 2, 8), -1, math.log(4)))
+        found[f"{name}: perfect"] = out_of_logs(scaled(fall(curve, 2, 8), -1, math.log(4)))
         found[f"{name}: diminishing"] = scaled(fall(curve, 128, 512), 1 / math.log(4))
         found[f"{name}: none"] = scaled(fall(curve, 2048, 8192), 1 / math.log(4))
         found[f"{name}: law"] = misfit_interval(curve)
@@ -272,9 +266,4 @@ def compare(claims: Sequence[Claim], measured: Measured) -> tuple[Comparison, ..
     """Every claim of the size, with its 95 % interval."""
     found = found_of(measured)
     wanted = [claim for claim in claims if claim.identifier in measured["claims"]]
-    return tuple(
-        claim.judge(interval)
-        if (interval := found.get(claim.identifier)) is not None
-        else Comparison(claim.identifier, claim.published, None, None, "cannot tell")
-        for claim in wanted
-    )
+    return held(wanted, {claim.identifier: found.get(claim.identifier) for claim in wanted})

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rightbatch import Interval, Point, Run, curves
-from rightbatch.generalization import difference_of_means, mean_of, ratio_of_means
+from rightbatch.means import difference_of_means, mean_of, ratio_of_means
 from rightbatch.report import units
-from rightbatch.reproduction import Claim, Comparison, Measured
+from rightbatch.reproduction import Claim, Comparison, Measured, held
 
 Array = NDArray[np.float64]
 Training = Mapping[str, Any]
@@ -127,18 +127,10 @@ def patience_of(measured: Measured, batch_size: int, unit: str) -> float:
 
 def compare(claims: Sequence[Claim], measured: Measured) -> tuple[Comparison, ...]:
     """With 95 % intervals over trainings, or over repeats of what was timed."""
-    named = {claim.identifier: claim for claim in claims}
+    runs = claims[-1].compare(float(len(measured["one_rate"])), 0.0)
     if "tuned" not in measured:
-        return (named["runs"].compare(float(len(measured["one_rate"])), 0.0),)
-    found = {**of_one_rate(measured), **of_tuned(measured)}
-    return tuple(
-        claim.compare(float(len(measured["one_rate"])), 0.0)
-        if name == "runs"
-        else claim.judge(interval)
-        if (interval := found[name]) is not None
-        else Comparison(name, claim.published, None, None, "cannot tell")
-        for name, claim in named.items()
-    )
+        return (runs,)
+    return (*held(claims, {**of_one_rate(measured), **of_tuned(measured)}), runs)
 
 
 def of_one_rate(measured: Measured) -> dict[str, Interval | None]:

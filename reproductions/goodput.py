@@ -24,7 +24,7 @@ from rightbatch.fit.tradeoff import fit_tradeoff
 from rightbatch.loading import as_module
 from rightbatch.records import Interval, StepTime
 from rightbatch.replay.table import read_table
-from rightbatch.reproduction import Claim, Comparison, Measured, Reproduction, Size, Store
+from rightbatch.reproduction import Claim, Comparison, Measured, Reproduction, Size, Store, held
 from rightbatch.rules.size_laws import goodput
 
 TABLES = Path(__file__).parents[1] / "benchmarks" / "tables"
@@ -162,7 +162,7 @@ def ruled(of: Mapping[str, Any], scale: float) -> float:
     return goodput(of["alpha"], of["beta"], scale)
 
 
-def judged(of: Mapping[str, Any]) -> Interval | None:
+def regret(of: Mapping[str, Any]) -> Interval | None:
     """How much slower, with the 95 % interval over seeds of the runs and of the noise; the fastest size stays it."""
     scales, generator = scales_of(of), np.random.default_rng(0)
     if not scales:
@@ -188,14 +188,7 @@ def critical(of: Mapping[str, Any]) -> float:
 
 def compare(measured: Measured) -> tuple[Comparison, ...]:
     """Each table with its interval."""
-    declared = {claim.identifier: claim for claim in CLAIMS}
-    found = {name: judged(of) for name, of in measured.items()}
-    return tuple(
-        declared[name].judge(interval)
-        if interval is not None
-        else Comparison(name, declared[name].published, None, None, "cannot tell")
-        for name, interval in found.items()
-    )
+    return held(CLAIMS, {name: regret(of) for name, of in measured.items()})
 
 
 def notes(measured: Measured) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from typing import Any
 from _keskar_told import Row, figure, notes, percent, values
 
 import rightbatch
-from rightbatch.generalization import difference_of_means, mean_of, ratio_of_means
+from rightbatch.means import difference_of_means, mean_of, ratio_of_means
 from rightbatch.records import Interval
 from rightbatch.reproduction import Claim, Comparison, Measured, Reproduction, Size, Store
 

@@ -19,7 +19,7 @@ from _mandt_problems import SCALINGS, Regression, protein, skin, synthetic, wine
 
 from rightbatch.errors import InputError
 from rightbatch.fit.posterior import ConstantSGD
-from rightbatch.generalization import mean_of, ratio_of_means
+from rightbatch.means import mean_of, ratio_of_means
 from rightbatch.records import Interval
 from rightbatch.report import units
 from rightbatch.reproduction import Claim, Comparison, Measured, Reproduction, Size, Store

@@ -32,7 +32,7 @@ from _marek_told import (
 import rightbatch
 from rightbatch.lattice import index_of, rate_at
 from rightbatch.records import Interval, StopReason
-from rightbatch.reproduction import Claim, Comparison, Measured, Reproduction, Size, Store
+from rightbatch.reproduction import Claim, Comparison, Measured, Reproduction, Size, Store, held
 
 NETS = Path(__file__).with_name("_marek_nets.py")
 
@@ -268,13 +268,7 @@ def compare(measured: Measured) -> tuple[Comparison, ...]:
             "SGD": gap_shrinks(cells, 1, 64),
             "SGD at 1": costs(cells, PLAIN[0], RULE[3]),
         }
-    return tuple(
-        claim.judge(interval)
-        if (interval := found[claim.identifier]) is not None
-        else Comparison(claim.identifier, claim.published, None, None, "cannot tell")
-        for claim in CLAIMS
-        if claim.identifier in found
-    )
+    return held(CLAIMS, found)
 
 
 REPRODUCTION = Reproduction(

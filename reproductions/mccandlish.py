@@ -22,10 +22,11 @@ from rightbatch.bundled import WORKLOADS
 from rightbatch.fit.quantiles import t_quantile
 from rightbatch.fit.tradeoff import fit_tradeoff
 from rightbatch.loading import as_module
+from rightbatch.means import out_of_logs
 from rightbatch.records import Interval
 from rightbatch.replay.table import Table, read_table
 from rightbatch.report import units
-from rightbatch.reproduction import Claim, Comparison, Measured, Reproduction, Size, Store
+from rightbatch.reproduction import Claim, Comparison, Measured, Reproduction, Size, Store, held
 
 NETS = Path(__file__).with_name("_mccandlish_nets.py")
 TABLES = Path(__file__).parents[1] / "benchmarks" / "tables"
@@ -191,13 +192,6 @@ def interval(upper: tuple[float, float] | None, lower: tuple[float, float] | Non
     return Interval(upper[0] - lower[0], upper[0] - lower[0] - half, upper[0] - lower[0] + half)
 
 
-def exponential(logs: Interval | None) -> Interval | None:
-    """Out of logarithms."""
-    if logs is None or logs.low is None or logs.high is None:
-        return None
-    return Interval(math.exp(logs.estimate), math.exp(logs.low), math.exp(logs.high))
-
-
 def of_claims(of: Mapping[str, Any]) -> dict[str, Interval | None]:
     """What is claimed of a problem. A factor between two levels of the same runs is not more uncertain than this."""
     many, last = 8, QUARTERS - 1
@@ -209,21 +203,15 @@ def of_claims(of: Mapping[str, Any]) -> dict[str, Interval | None]:
         grows = Interval(mean, mean - half, mean + half)
     return {
         "agree": interval(critical(of, last), noise_until(of, last), many),
-        "noise grows": exponential(grows),
-        "critical grows": exponential(interval(critical(of, last), critical(of, 0), many)),
+        "noise grows": out_of_logs(grows),
+        "critical grows": out_of_logs(interval(critical(of, last), critical(of, 0), many)),
     }
 
 
 def compare(measured: Measured) -> tuple[Comparison, ...]:
     """With 95 % intervals: of the fits, and over the seeds of the noise."""
     found = {f"{name}: {what}": one for name, of in measured.items() for what, one in of_claims(of).items()}
-    return tuple(
-        claim.judge(interval_)
-        if (interval_ := found[claim.identifier]) is not None
-        else Comparison(claim.identifier, claim.published, None, None, "cannot tell")
-        for claim in CLAIMS
-        if claim.identifier in found
-    )
+    return held(CLAIMS, found)
 
 
 def notes(measured: Measured) -> tuple[str, ...]:

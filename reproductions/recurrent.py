@@ -35,7 +35,7 @@ from rightbatch.evidence import FRESH_SEED
 from rightbatch.fit.step_time import median_seconds
 from rightbatch.records import Interval, Run, Target
 from rightbatch.replay.table import read_table
-from rightbatch.reproduction import Claim, Comparison, Measured, Reproduction, Size, Store
+from rightbatch.reproduction import Claim, Comparison, Measured, Reproduction, Size, Store, held
 
 NETS = Path(__file__).with_name("_recurrent_nets.py")
 TABLE = Path(__file__).parents[1] / "benchmarks" / "tables" / "char_gru.csv.gz"
@@ -332,13 +332,7 @@ def compare(measured: Measured) -> tuple[Comparison, ...]:
         for size in CUT_SIZES:
             many, few = measured["tokens"]["words"][str(size)], measured["cut"][str(size)]
             found[f"cut at {size}"] = token_ratio({"many": many, "few": few}, ("many",), ("few",))
-    return tuple(
-        claim.judge(interval)
-        if (interval := found[claim.identifier]) is not None
-        else Comparison(claim.identifier, claim.published, None, None, "cannot tell")
-        for claim in CLAIMS
-        if claim.identifier in found
-    )
+    return held(CLAIMS, found)
 
 
 REPRODUCTION = Reproduction(

@@ -50,20 +50,6 @@ PLANS: Mapping[Size, Mapping[str, Any]] = {
     },
 }
 
-SETUP = (
-    "Trained is on 14 by 14 images (means over squares of four of the 28 by 28), 196-100-10, to errors of 5 % (MNIST) "
-    "and 16 % (Fashion-MNIST), where the paper has a CNN and 1 % and 10 %: ratios and shapes can be "
-    "compared, levels cannot. 55,000 images train and 5,000 others judge, as in the paper.",
-    "The paper has 100 trials a cell and takes the fewest steps of any. Here are two searches, whose means (of logs) "
-    "are told: 16 trials in a wide box, 8 in one of half its width about the best of them, for SGD as for momentum. A "
-    "trial is stopped once it cannot be among the best two of its search any more, two seeds choose between these, and "
-    "the median of five fresh ones judges the choice: the fewest of many noisy runs is less than what a choice of rate "
-    "and momentum needs. One dimension is searched for SGD and two for momentum, so that momentum has the harder "
-    "search, as in the paper.",
-    "Momentum is drawn from 0 to 0.99, evenly in log(1 - momentum), the effective rate evenly in its log over a factor "
-    "of 63 about the same middle for both optimizers. Where the best trial is at an edge of all that was searched, 8 "
-    "more are drawn about it, twice at most.",
-)
 PUBLISHED_SLOPES = {("mnist", "sgd"): 0.29, ("mnist", "nesterov"): 0.61, ("fashion", "nesterov"): 0.37}
 """From 128 to 512, of the digitised curves."""
 
@@ -189,7 +175,7 @@ def run(size: Size, store: Store) -> Measured:
                 for optimizer in optimizers:
                     cells[problem][optimizer][str(b)].append(found[optimizer])
     claims = [claim.identifier for claim in REPRODUCTION.claims_of(size)]
-    return {"cells": cells, "claims": claims, "setup": list(SETUP) if size == "small" else []}
+    return {"cells": cells, "claims": claims, "net": how["net"]}
 
 
 def search_cell(size: Size, problem: str, batch_size: int, search: int) -> dict[str, Any]:

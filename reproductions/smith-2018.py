@@ -7,7 +7,6 @@ at once, and doing neither.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -17,11 +16,11 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from rightbatch.generalization import mean_of
 from rightbatch.loading import as_module
+from rightbatch.means import mean_of, out_of_logs
 from rightbatch.records import Interval
 from rightbatch.report import units
-from rightbatch.reproduction import Claim, Comparison, Measured, Reproduction, Size, Store
+from rightbatch.reproduction import Claim, Comparison, Measured, Reproduction, Size, Store, held
 
 NET = Path(__file__).with_name("_smith-2018_net.py")
 
@@ -156,24 +155,17 @@ def log_ratios(upper: Sequence[Mapping[str, Any]], lower: Sequence[Mapping[str, 
     ]
 
 
-def exponential(logs: Interval | None) -> Interval | None:
-    """Out of logarithms."""
-    if logs is None or logs.low is None or logs.high is None:
-        return None
-    return Interval(math.exp(logs.estimate), math.exp(logs.low), math.exp(logs.high))
-
-
 def of_optimizer(measured: Measured, optimizer: str) -> dict[str, Interval | None]:
     """What is claimed of it, seed by seed: both ways begin with the same weights and see the same examples."""
     ways = measured["trainings"][optimizer]
     divided, multiplied = ways["rate divided"], ways["batch multiplied"]
     return {
-        "same loss": exponential(mean_of(log_ratios(multiplied, divided, measured["epochs"][0]))),
+        "same loss": out_of_logs(mean_of(log_ratios(multiplied, divided, measured["epochs"][0]))),
         "same accuracy": mean_of(
             [100 * (a["accuracy"][-1] - b["accuracy"][-1]) for a, b in zip(multiplied, divided, strict=True)]
         ),
-        "both": exponential(mean_of(log_ratios(ways["both"], divided, -1))),
-        "neither": exponential(mean_of(log_ratios(ways["neither"], divided, -1))),
+        "both": out_of_logs(mean_of(log_ratios(ways["both"], divided, -1))),
+        "neither": out_of_logs(mean_of(log_ratios(ways["neither"], divided, -1))),
     }
 
 
@@ -187,16 +179,7 @@ def compare(measured: Measured) -> tuple[Comparison, ...]:
         if len(measured["epochs"]) > 3
         for what, interval in of_optimizer(measured, optimizer).items()
     }
-    return (
-        CLAIMS[0].compare(updates, 0.0),
-        *(
-            claim.judge(interval)
-            if (interval := found[claim.identifier]) is not None
-            else Comparison(claim.identifier, claim.published, None, None, "cannot tell")
-            for claim in CLAIMS
-            if claim.identifier in found
-        ),
-    )
+    return (CLAIMS[0].compare(updates, 0.0), *held(CLAIMS, found))
 
 
 def notes(measured: Measured) -> tuple[str, ...]:

@@ -17,11 +17,11 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from rightbatch.generalization import mean_of
 from rightbatch.loading import as_module
+from rightbatch.means import mean_of
 from rightbatch.records import Interval
 from rightbatch.report import units
-from rightbatch.reproduction import Claim, Comparison, Measured, Reproduction, Size, Store
+from rightbatch.reproduction import Claim, Comparison, Measured, Reproduction, Size, Store, held
 
 NET = Path(__file__).with_name("_smith-le_net.py")
 
@@ -241,13 +241,7 @@ def compare(measured: Measured) -> tuple[Comparison, ...]:
         found |= {what: power(what, settings, measured["accuracies"]) for what, settings in measured["varied"].items()}
         found["examples, longer"] = power("examples", VARIED["examples"], measured["longer"])
         found["tuned"] = tuned(measured, 16, 256)
-    return tuple(
-        claim.judge(interval)
-        if (interval := found[claim.identifier]) is not None
-        else Comparison(claim.identifier, claim.published, None, None, "cannot tell")
-        for claim in CLAIMS
-        if claim.identifier in found
-    )
+    return held(CLAIMS, found)
 
 
 def notes(measured: Measured) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_ind
 
-from rightbatch.generalization import across, difference_of_means, ends_of, mean_of, paths_of, ratio_of_means
+from rightbatch.generalization import across, ends_of, paths_of
+from rightbatch.means import difference_of_means, mean_of, ratio_of_means
 from rightbatch.minima import WeightsRecord
 from rightbatch.records import Run, Settings, Stop, StopReason, Trial
 

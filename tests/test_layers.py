@@ -20,6 +20,7 @@ LAYERS = [
     ["curves", "lattice"],
     ["ends"],
     ["fit"],
+    ["means"],
     ["another_batch", "cells"],
     ["evidence", "generalization"],
     ["temperatures"],

@@ -47,10 +47,10 @@ def test_a_world_that_obeys_the_law_is_within_a_few_percent() -> None:
     phi = 100.0
     by_size = {str(b): [seconds(b, [phi], [1000.0])] * 2 for b in (8, 16, 32, 64, 128, 256, 512)}
     of = {"seconds": by_size, "alpha": ALPHA, "beta": BETA, "noise": [{"along": [phi] * 4}] * 2}
-    found = module.judged(of)
+    found = module.regret(of)
     assert found is not None
     assert found.estimate == pytest.approx(1.0, abs=0.02)
     assert (found.low, found.high) == (pytest.approx(found.estimate), pytest.approx(found.estimate))
-    wrong = module.judged({**of, "noise": [{"along": [100 * phi] * 4}] * 2})
+    wrong = module.regret({**of, "noise": [{"along": [100 * phi] * 4}] * 2})
     assert wrong is not None
     assert wrong.estimate > 1.5

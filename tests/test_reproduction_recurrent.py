@@ -73,7 +73,7 @@ def test_intervals_of_all_steps_hold_at_once() -> None:
 
 def test_no_interval_where_there_is_one_block() -> None:
     assert told.worst_step(blocks({1: 1.0, 2: 1.0}, count=1)) is None
-    assert told.speed_ratio(blocks({1: 1.0, 2: 1.0}, count=1), 2, 1) is None
+    assert told.speed_ratio(blocks({1: 1.0, 2: 1.0}, count=1), 2, 1).low is None
 
 
 # ------------------------------------------------------------------------------------------- tokens and times

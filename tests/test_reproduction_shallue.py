@@ -257,7 +257,7 @@ def measured_of(apart: float = 0.0) -> dict[str, Any]:
             for size, searches in by_size.items():
                 searches[1]["chosen"]["rate"] = rate(int(size))
     claims = [claim.identifier for claim in reproduction.CLAIMS]
-    return {"cells": cells, "claims": claims, "setup": []}
+    return {"cells": cells, "claims": claims, "net": "small"}
 
 
 def test_what_is_told_of_exact_laws() -> None:
@@ -373,7 +373,7 @@ def test_notes_and_figure_are_made_of_all_and_of_little() -> None:
         assert "critical batch size" in text
         assert "nan" not in text
         assert told.figure(measured).to_dict()["vconcat"]
-    alone = {"cells": {"mnist": {"sgd": {"128": [one(5.0)], "512": [one(3.0)]}}}, "claims": [], "setup": []}
+    alone = {"cells": {"mnist": {"sgd": {"128": [one(5.0)], "512": [one(3.0)]}}}, "claims": [], "net": "small"}
     assert told.notes(alone)
     assert told.figure(alone).to_dict()
 

@@ -8,11 +8,10 @@ import vl_convert
 
 from rightbatch.pipeline.reproduce import recorded, reproductions
 from rightbatch.report import units
-from rightbatch.report.reproduction_page import number
+from rightbatch.report.reproduction_page import row
 from rightbatch.reproduction import SIZES, Reproduction, Result
 
 FOLDER = Path(__file__).parents[2] / "reproductions"
-SIGNS = {"equal": "", "at least": "≥ ", "at most": "≤ "}
 
 
 def pages() -> dict[str, str]:
@@ -59,9 +58,8 @@ def index(told: list[tuple[Reproduction, Result]]) -> str:
 def page(one: Reproduction, result: Result) -> str:
     """As the page that `reproduce` writes."""
     rows = [
-        f"| {escaped(claim.sentence)} | {SIGNS[claim.relation]}{number(claim.published)} | "
-        f"{number(done.measured) if done.low is None else units.interval(done.interval)} | {done.verdict} |"
-        for claim, done in zip(result.claims, result.comparisons, strict=True)
+        f"| {escaped(said['sentence'])} | {said['published']} | {said['measured']} | {said['verdict']} |"
+        for said in map(row, result.claims, result.comparisons)
     ]
     figure = [f"![{escaped(one.title)}]({one.name}.svg)", "", f"*{escaped(one.caption)}*", ""] if one.figure else []
     machine = ", ".join(f"{name} {value}" for name, value in result.machine.items())

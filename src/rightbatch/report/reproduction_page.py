@@ -19,7 +19,7 @@ def reproduction_page(result: Result, chart: Any = None, caption: str = "") -> s
     template = environment.from_string((files("rightbatch.report") / "reproduction.html").read_text(encoding="utf-8"))
     return template.render(
         result=result,
-        rows=[_row(claim, done) for claim, done in zip(result.claims, result.comparisons, strict=True)],
+        rows=[row(claim, done) for claim, done in zip(result.claims, result.comparisons, strict=True)],
         # Our own drawing; Vega escapes the texts in it.
         svg=Markup(vl_convert.vegalite_to_svg(chart.to_dict())) if chart is not None else "",
         caption=caption,
@@ -27,7 +27,8 @@ def reproduction_page(result: Result, chart: Any = None, caption: str = "") -> s
     )
 
 
-def _row(claim: Claim, done: Comparison) -> dict[str, str]:
+def row(claim: Claim, done: Comparison) -> dict[str, str]:
+    """A claim beside what was measured, in words."""
     sign = {"equal": "", "at least": "≥ ", "at most": "≤ "}[claim.relation]
     return {
         "identifier": claim.identifier,

@@ -12,6 +12,7 @@ from rightbatch.reproduction.claims import (
     Reproduction,
     Result,
     Size,
+    held,
 )
 from rightbatch.reproduction.store import Store, Watch, unwatched
 
@@ -25,5 +26,6 @@ __all__ = [
     "Size",
     "Store",
     "Watch",
+    "held",
     "unwatched",
 ]

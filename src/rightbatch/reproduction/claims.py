@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -90,12 +90,14 @@ class Claim:
         ratio = measured / self.published if known and self.published else None
         return Comparison(self.identifier, self.published, measured if known else None, ratio, verdict)
 
-    def judge(self, measured: Interval) -> Comparison:
+    def judge(self, measured: Interval | None) -> Comparison:
         """Hold a value that has an interval to the claim.
 
         It holds where the whole interval is within what the claim allows, and fails where all of it is outside. Without
-        an interval nothing can be told.
+        an interval, or of nothing (None), nothing can be told.
         """
+        if measured is None:
+            return Comparison(self.identifier, self.published, None, None, "cannot tell")
         least = -math.inf if self.relation == "at most" else self.published - self.allowed
         most = math.inf if self.relation == "at least" else self.published + self.allowed
         verdict: Verdict = "cannot tell"
@@ -129,6 +131,11 @@ class Comparison:
     def interval(self) -> Interval | None:
         """What was measured; None where it is not finite."""
         return None if self.measured is None else Interval(self.measured, self.low, self.high)
+
+
+def held(claims: Iterable[Claim], found: Mapping[str, Interval | None]) -> tuple[Comparison, ...]:
+    """Hold what was found to the claims, in their order; a claim of which `found` does not speak is left out."""
+    return tuple(claim.judge(found[claim.identifier]) for claim in claims if claim.identifier in found)
 
 
 @dataclass(frozen=True)
