@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 
-from rightbatch import cli
 from rightbatch.records import Stop, Trial
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -28,21 +26,6 @@ def test_the_workload_of_ones_own_is_made_and_trains() -> None:
     assert not isinstance(first, Stop)
     assert first.valid_loss is not None
     assert first.valid_loss < 1.0
-
-
-def test_every_command_and_option_in_the_readme_exists() -> None:
-    known = {command.name or command.callback.__name__: command.callback for command in cli.app.registered_commands}  # type: ignore[union-attr]
-    lines = [line.split("#")[0].strip() for line in README.splitlines() if line.startswith("    rightbatch ")]
-    assert len(lines) >= 4
-    for line in lines:
-        _, verb, *words = shlex.split(line.partition(" -- ")[0])  # behind -- is a person's own command
-        assert verb in known, line
-        parameters = set(known[verb].__annotations__)  # type: ignore[union-attr]
-        renamed = {"curves": "whole_curves", "out": "to", "json": "as_json", "set": "settings", "from": "start_from"}
-        for word in words:
-            if word.startswith("--"):
-                option = word.removeprefix("--").replace("-", "_")
-                assert renamed.get(option, option) in parameters, line
 
 
 def test_files_that_the_readme_links_to_are_there() -> None:

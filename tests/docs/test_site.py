@@ -117,7 +117,7 @@ def test_every_command_of_a_page_exists() -> None:
 
     known = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
     seen = 0
-    for page in DOCS.glob("*.md"):
+    for page in (ROOT / "README.md", *DOCS.glob("*.md")):
         text = page.read_text(encoding="utf-8")
         lines = [line.strip() for line in text.splitlines() if line.startswith("    rightbatch ")]
         lines += re.findall(r"`(rightbatch [a-z][^`]*)`", text)

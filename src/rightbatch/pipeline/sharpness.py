@@ -90,7 +90,8 @@ def sharpness(
     names = known_measures(("ends", *measures))
     with Study.open(study) as seen:
         facts = seen.facts
-    runner = as_runner(_workload(facts, workload), device=device, threads=threads, start_from=start_from)
+    workload = _workload(facts, workload)
+    runner = as_runner(workload, device=device, threads=threads, start_from=start_from)
     if not isinstance(runner, MeasuresWeights):
         raise InputError(f"The weights of {facts.name!r} cannot be seen: only a rightbatch.Workload shows them.")
     with open_study(study, runner.facts, changed_code) as kept:
@@ -105,10 +106,11 @@ def sharpness(
             if again or (number, name, chosen.of(name)) not in known
         ]
         if not there and not known:
+            what = workload if isinstance(workload, str) else facts.name
             raise InsufficientEvidence(
-                f"No finished run of {kept.path} has left its weights in {models_folder(kept.path)}. Train with "
-                f"--keep-models last: rightbatch sweep {facts.name} --batch-sizes ... --keep-models last --study "
-                f"{kept.path}"
+                f"No run of {kept.path} that went to its end has left its weights in {models_folder(kept.path)}. Train "
+                f"to the end, and keep them: rightbatch sweep {what} --batch-sizes ... --until "
+                f"horizon --keep-models last --study {kept.path}"
             )
         began = time.monotonic()
         try:
