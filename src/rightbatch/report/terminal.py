@@ -218,7 +218,7 @@ def profile_summary(records: Sequence[StepTime], asked: Sequence[int] = ()) -> P
 def print_profile(summary: ProfileSummary, console: Console) -> None:
     """Print seconds per step by batch size, and what follows from them."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("batch", "a step", "spread", "waiting for data", "examples/s", "unsteady repeats"):
+    for name in ("batch", "a step", "spread", "waiting for data", "examples/s", "unsteady"):
         table.add_column(name, justify="right", no_wrap=True)
     for record in summary.step_times:
         times = sorted(record.seconds)
