@@ -10,7 +10,7 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from written import api, commands, papers  # noqa: E402 - they lie beside this file
+from written import api, commands, papers, records  # noqa: E402 - they lie beside this file
 
 project = "rightbatch"
 author = "The rightbatch developers"
@@ -55,7 +55,7 @@ def as_site(app: object, name: str, source: list[str]) -> None:
             return f"[{text}](/reference/papers/{paper[1]}.md)"
         return f"{text} (`{path}`)"
 
-    source[0] = OUTSIDE.sub(seen, source[0])
+    source[0] = OUTSIDE.sub(seen, records.with_numbers(source[0]))
     if name in LISTS:
         source[0] += "\n```{toctree}\n:hidden:\n:glob:\n\n*\n```\n"
 
