@@ -15,9 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import qmc
 
-from rightbatch import Point, Settings, Stop, Target, Trial, curves
-from rightbatch.runner import RunInProgress
-from rightbatch.workers import Crew
+from rightbatch import Point, RunInProgress, Runs, Settings, Stop, Target, Trial, curves
 
 Advancing = Generator[RunInProgress, Point | Stop, Any]
 Start = Callable[[Trial], RunInProgress]
@@ -218,12 +216,12 @@ def typical(steps: Sequence[float | None]) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def side_by_side(crew: Crew, searches: Mapping[str, Advancing]) -> dict[str, Any]:
+def side_by_side(runs: Runs, searches: Mapping[str, Advancing]) -> dict[str, Any]:
     """What searches come to, each having one run at a time."""
     running = {next(search): (name, search) for name, search in searches.items()}
     found: dict[str, Any] = {}
     while running:
-        run = crew.next(list(running))
+        run = runs.next(list(running))
         name, search = running.pop(run)
         try:
             running[search.send(run.advance())] = (name, search)

@@ -8,7 +8,7 @@ trials each. Steps fall in proportion while batches are small, less and less bey
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,9 @@ from _shallue_laws import OPTIMIZERS, PROBLEMS, TURN, compare
 from _shallue_search import JUDGED_BY, Plan, first_box, longest, searched, side_by_side
 from _shallue_told import figure, notes
 
+import rightbatch
 from rightbatch import Target, Trial
-from rightbatch.pipeline.runners import as_runner, crew_of
 from rightbatch.reproduction import Claim, Measured, Reproduction, Size, Store
-from rightbatch.runner import Runner
 
 NETS = Path(__file__).with_name("_shallue_nets.py")
 SEARCHES = 2
@@ -154,12 +153,6 @@ CLAIMS = (
 # ------------------------------------------------------------------------------------------------ what is measured
 
 
-@cache
-def runner_of(name: str) -> Runner:
-    """What is known of a workload, and its runs where no workers make them."""
-    return as_runner(name, threads=1)
-
-
 def run(size: Size, store: Store) -> Measured:
     """Two searches for each problem, batch size and optimizer, the optimizers side by side."""
     how = PLANS[size]
@@ -181,18 +174,16 @@ def run(size: Size, store: Store) -> Measured:
 def search_cell(size: Size, problem: str, batch_size: int, search: int) -> dict[str, Any]:
     """One search for each optimizer, by the same plan."""
     how = PLANS[size]
-    workload = f"{NETS}:{problem}_{how['net']}"
-    runner = runner_of(workload)
-    facts = runner.facts
-    assert facts.target is not None
-    target = Target(facts.target, facts.target_quantity, facts.direction, rule="first_touch")
-    trial = Trial(batch_size, 1.0, 0, longest(batch_size, facts.train_examples))
-    with crew_of(workload, runner, how["workers"], threads=1) as crew:
+    with rightbatch.runs(f"{NETS}:{problem}_{how['net']}", workers=how["workers"], threads=1) as runs:
+        facts = runs.facts
+        assert facts.target is not None
+        target = Target(facts.target, facts.target_quantity, facts.direction, rule="first_touch")
+        trial = Trial(batch_size, 1.0, 0, longest(batch_size, facts.train_examples))
         return side_by_side(
-            crew,
+            runs,
             {
                 optimizer: searched(
-                    crew.start,
+                    runs.start,
                     target,
                     trial,
                     first_box(problem, optimizer, batch_size),

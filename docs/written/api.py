@@ -18,7 +18,10 @@ GROUPS = {
     "Ask": ("find", "sweep", "check", "profile", "show", "judge", "export", "Ask", "Recommendation", "CheckReport"),
     "Bring": ("Workload", "Loop", "LoopTrial", "Command", "Trial", "Point", "Settings"),
     "Measure": ("noise", "NoiseScale", "branches", "memory", "largest_batch", "MemoryReport", "sharpness", "posterior"),
-    "Train": ("EMSO", "LinearBatch", "ConstantSGDSampler", "IterateAverage", "within_memory", "attempts", "Attempt"),
+    "Train": (
+        "runs", "Runs", "RunInProgress",
+        "EMSO", "LinearBatch", "ConstantSGDSampler", "IterateAverage", "within_memory", "attempts", "Attempt",
+    ),
     "Read": ("Study", "Evidence", "Run", "Stop", "StopReason", "Target", "Objective", "Interval"),
     "Errors": (
         "RightbatchError", "InputError", "WorkloadError", "DataError", "StudyError", "MissingExtra",

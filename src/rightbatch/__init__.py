@@ -45,11 +45,13 @@ if TYPE_CHECKING:  # the same names as in `_FOUND_IN`, for type checkers and edi
     from rightbatch.pipeline.noise import noise
     from rightbatch.pipeline.posterior import posterior
     from rightbatch.pipeline.profile import profile
+    from rightbatch.pipeline.runs import Runs, runs
     from rightbatch.pipeline.setting_up import Ask
     from rightbatch.pipeline.sharpness import sharpness
     from rightbatch.pipeline.show import show
     from rightbatch.pipeline.sweep import sweep
     from rightbatch.retrying import Attempt, attempts, within_memory
+    from rightbatch.runner import RunInProgress
     from rightbatch.store import Study
     from rightbatch.workload import Workload
 
@@ -79,6 +81,8 @@ __all__ = [
     "Recommendation",
     "RightbatchError",
     "Run",
+    "RunInProgress",
+    "Runs",
     "Settings",
     "Stop",
     "StopReason",
@@ -101,6 +105,7 @@ __all__ = [
     "posterior",
     "profile",
     "rules",
+    "runs",
     "sharpness",
     "show",
     "sweep",
@@ -122,6 +127,8 @@ _FOUND_IN = {
     "NoiseScale": "gradients.monitor",
     "Objective": "evidence",
     "Recommendation": "answer",
+    "RunInProgress": "runner",
+    "Runs": "pipeline.runs",
     "Study": "store",
     "Workload": "workload",
     "attempts": "retrying",
@@ -135,6 +142,7 @@ _FOUND_IN = {
     "noise": "pipeline.noise",
     "posterior": "pipeline.posterior",
     "profile": "pipeline.profile",
+    "runs": "pipeline.runs",
     "sharpness": "pipeline.sharpness",
     "show": "pipeline.show",
     "sweep": "pipeline.sweep",
