@@ -26,7 +26,7 @@ def source_of(data: Any, **more: Any) -> Source:
 
 
 def a_pass(source: Source, batch_size: int, seed: int = 0, skip: int = 0) -> list[Any]:
-    return list(source.epoch(batch_size, torch.Generator().manual_seed(seed), skip))
+    return list(source.epoch(batch_size, torch.Generator().manual_seed(seed), skip * batch_size))
 
 
 def an_order(examples: int, seed: int = 0) -> torch.Tensor:
@@ -52,6 +52,15 @@ def test_an_epoch_is_a_permutation_cut_into_full_batches_and_a_skip_leaves_exact
 
     assert plain(a_pass(source, batch_size, seed)) == cut
     assert plain(a_pass(source, batch_size, seed, skip)) == cut[skip:]
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(examples=st.integers(1, 60), batch_size=st.integers(1, 70), skip=st.integers(0, 70), seed=st.integers(0, 9))
+def test_after_any_number_of_examples_the_rest_of_the_order_is_cut(examples, batch_size, skip, seed):
+    left = (an_order(examples, seed) * 10).tolist()[skip:]
+    cut = [left[k : k + batch_size] for k in range(0, len(left) - batch_size + 1, batch_size)]
+    source = source_of(torch.arange(examples) * 10)
+    assert plain(source.epoch(batch_size, torch.Generator().manual_seed(seed), skip)) == cut
 
 
 @settings(derandomize=True, deadline=None, max_examples=30)
@@ -191,7 +200,7 @@ def test_a_loader_that_skips_leaves_exactly_the_rest_whatever_the_process_drew(l
     whole = some(source.epoch(batch_size, torch.Generator().manual_seed(5)))
     for skip in (0, 1, 2, 5, 23):
         seed_the_process(2 + skip)
-        rest = some(source.epoch(batch_size, torch.Generator().manual_seed(5), skip))
+        rest = some(source.epoch(batch_size, torch.Generator().manual_seed(5), skip * batch_size))
         assert rest[: 30 - skip] == whole[skip:]
 
 
@@ -241,7 +250,7 @@ def test_reading_draws_nothing_from_the_process(data):
     before = state_of_the_process()
     source = source_of(data, examples=23)
     assert some(source.epoch(4, torch.Generator()))
-    assert some(source.epoch(4, torch.Generator(), 2))
+    assert some(source.epoch(4, torch.Generator(), 8))
     assert some(source.fixed(12, 4))
     assert state_of_the_process() == before
 
@@ -275,7 +284,7 @@ def test_a_loader_that_draws_for_every_batch_goes_on_as_if_it_had_not_been_inter
     expected = plain(itertools.islice(batches, 3))
 
     torch.set_rng_state(state)
-    left = source.epoch(4, torch.Generator().manual_seed(0), 2)
+    left = source.epoch(4, torch.Generator().manual_seed(0), 8)
     assert plain(itertools.islice(left, 3)) == expected
 
 

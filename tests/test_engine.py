@@ -293,7 +293,7 @@ def test_a_run_that_was_killed_goes_on_to_the_bit_in_a_new_process(continued, ca
 
 TAKES_PART = {
     "tensors, adam": ("python", "numpy", "random.torch", "model.1.running_mean", "optimizer.state", "schedule"),
-    "ragged buckets": ("done_in_epoch", "random.torch", "model"),
+    "ragged buckets": ("read_in_epoch", "random.torch", "model"),
     "averaged weights": ("update.average.module.0.weight", "update.average.module.1.running_mean"),
     "float16": ("update.scaler._growth_tracker", "update.average.n_averaged"),
     "hidden state": ("model._extra_state.hidden",),

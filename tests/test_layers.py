@@ -16,12 +16,13 @@ ROOT = Path(rightbatch.__file__).parent
 LAYERS = [
     ["errors", "findings", "machine", "streams", "wording"],
     ["records", "raised", "memory_room"],
+    ["batch_schedule"],
     ["minima"],
     ["curves", "lattice"],
     ["ends"],
     ["fit"],
     ["means"],
-    ["another_batch", "cells"],
+    ["another_batch", "cells", "seconds"],
     ["evidence", "generalization"],
     ["temperatures"],
     ["zones", "rules"],
@@ -72,6 +73,7 @@ MAY_BE_IMPORTED_THERE = {
     "raised",
     "records",
     "curves",
+    "batch_schedule",
     "fit",
     "runner",
 }

@@ -22,8 +22,8 @@ class Source(Protocol):
     def __len__(self) -> int:
         """The number of examples; 0 where it is not known."""
 
-    def epoch(self, batch_size: int, generator: torch.Generator, skip: int = 0) -> Iterator[Any]:
-        """The full batches of one pass in an order drawn from the generator, but for the first `skip` of them."""
+    def epoch(self, batch_size: int, generator: torch.Generator, skip_examples: int = 0) -> Iterator[Any]:
+        """The full batches of one pass in an order drawn from the generator, but for so many first examples."""
 
     def fixed(self, examples: int, batch_size: int) -> Iterator[Any]:
         """The same batches each time, at most about so many examples, the last batch possibly smaller: to evaluate."""
@@ -110,10 +110,9 @@ class TensorSource:
     def __len__(self) -> int:
         return self._length
 
-    def epoch(self, batch_size: int, generator: torch.Generator, skip: int = 0) -> Iterator[Any]:
-        full = self._length // batch_size * batch_size
-        order = torch.randperm(self._length, generator=generator)
-        return self._read(order[skip * batch_size : full], batch_size)
+    def epoch(self, batch_size: int, generator: torch.Generator, skip_examples: int = 0) -> Iterator[Any]:
+        left = torch.randperm(self._length, generator=generator)[skip_examples:]
+        return self._read(left[: len(left) // batch_size * batch_size], batch_size)
 
     def fixed(self, examples: int, batch_size: int) -> Iterator[Any]:
         return self._read(fixed_subset(self._length, examples), batch_size)
@@ -145,9 +144,9 @@ class DatasetSource:
     def __len__(self) -> int:
         return len(self._data)
 
-    def epoch(self, batch_size: int, generator: torch.Generator, skip: int = 0) -> Iterator[Any]:
+    def epoch(self, batch_size: int, generator: torch.Generator, skip_examples: int = 0) -> Iterator[Any]:
         order = torch.randperm(len(self), generator=generator)
-        return self._read(order[skip * batch_size :], batch_size, drop_last=True)
+        return self._read(order[skip_examples:], batch_size, drop_last=True)
 
     def fixed(self, examples: int, batch_size: int) -> Iterator[Any]:
         return self._read(fixed_subset(len(self), examples), batch_size, drop_last=False)
@@ -183,7 +182,8 @@ class LoaderSource:
     def __len__(self) -> int:
         return self._examples
 
-    def epoch(self, batch_size: int, generator: torch.Generator, skip: int = 0) -> Iterator[Any]:
+    def epoch(self, batch_size: int, generator: torch.Generator, skip_examples: int = 0) -> Iterator[Any]:
+        skip = skip_examples // batch_size  # whatever it counts as one
         return self._read(batch_size, int(torch.randint(1 << 31, (), generator=generator)), skip)
 
     def fixed(self, examples: int, batch_size: int) -> Iterator[Any]:

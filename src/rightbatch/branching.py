@@ -81,11 +81,11 @@ class Trunk:
         with explained(where):
             with random.active():
                 stepper = Stepper(self._unscheduled, trial, self._data if seed is None else self._alike)
-            state = self.stepper.state()
+            state = self.stepper.state() | {"batch_size": trial.batch_size}
             if seed is None:
                 random.load(self._random.state())
             else:
-                state |= {"order": torch.Generator().manual_seed(seed).get_state(), "done_in_epoch": 0}
+                state |= {"order": torch.Generator().manual_seed(seed).get_state(), "read_in_epoch": 0}
             # A copy: an optimizer takes over the tensors of a state as they are, and would change the trunk's.
             stepper.load(copy.deepcopy(state))
             for group in stepper.optimizer.param_groups:
@@ -110,9 +110,9 @@ class _CutPasses:
     def __len__(self) -> int:
         return len(self._source)
 
-    def epoch(self, batch_size: int, generator: torch.Generator, skip: int = 0) -> Iterator[Any]:
-        whole = len(self) // self._unit * self._unit // batch_size
-        return islice(self._source.epoch(batch_size, generator, skip), whole - skip)
+    def epoch(self, batch_size: int, generator: torch.Generator, skip_examples: int = 0) -> Iterator[Any]:
+        whole = (len(self) // self._unit * self._unit - skip_examples) // batch_size
+        return islice(self._source.epoch(batch_size, generator, skip_examples), whole)
 
     def fixed(self, examples: int, batch_size: int) -> Iterator[Any]:
         return self._source.fixed(examples, batch_size)

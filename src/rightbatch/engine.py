@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from rightbatch import curves
+from rightbatch.batch_schedule import SETTING, schedule_of
 from rightbatch.batches import Source
 from rightbatch.branching import Trunk
 from rightbatch.checkpoint import Checkpoint, starting_from
@@ -120,8 +121,13 @@ class WorkloadRunner:
             settings=self._settings,
         )
 
+    changes_batch_size = True
+    """See `rightbatch.runner.ChangesBatchSize`."""
+
     def offers(self, trial: Trial) -> bool:
-        return suits(trial, self._facts.train_examples, self.workload.settings)
+        largest = max(phase.batch_size for phase in schedule_of(trial).phases)
+        declared = {*self.workload.settings, SETTING}
+        return suits(replace(trial, batch_size=largest), self._facts.train_examples, declared)
 
     def start(self, trial: Trial, state: bytes | None = None) -> TrainingRun:
         """Begin a run, or go on from the state that a run of the same trial saved."""
@@ -181,7 +187,8 @@ class TrainingRun:
         self._random = RandomStreams(trial.seed)
         self._valid, self._test = valid, test
         assert trial.planned_examples is not None  # `Workload.complete` sees to it
-        self._rungs = (0, *curves.rungs_in_steps(trial.planned_examples, trial.batch_size))
+        self._schedule = schedule_of(trial)
+        self._rungs = (0, *self._schedule.steps_near(curves.ladder(trial.planned_examples)))
         self._next = 0
         self._seconds = 0.0
         self._synchronize = _synchronizer(workload.device)
@@ -213,12 +220,12 @@ class TrainingRun:
         self._next += 1
         point = Point(
             step=stepper.step,
-            examples=stepper.step * self.trial.batch_size,
+            examples=stepper.examples,
             seconds=self._seconds,
             train_loss=train_loss,
             valid_loss=valid_loss,
             valid_metric=valid_metric,
-            batch_size=self.trial.batch_size,
+            batch_size=stepper.batch_size,
             learning_rate=float(stepper.optimizer.param_groups[0]["lr"]),
             test_metric=test_metric,
         )
@@ -230,10 +237,22 @@ class TrainingRun:
             return None
         with self._random.active():
             started = time.perf_counter()
-            train_loss = self._stepper.run(steps)
+            train_loss = self._run(self._stepper, steps)
             self._synchronize()
             self._seconds += time.perf_counter() - started
         return train_loss
+
+    def _run(self, stepper: Stepper, steps: int) -> float:
+        """The mean loss of so many steps, each of the batch size and rate that are planned for it."""
+        total, left = 0.0, steps
+        while left:
+            phase, within = self._schedule.at(stepper.examples), self._schedule.steps_in(stepper.examples, left)
+            stepper.resize(phase.batch_size, phase.rate_factor)
+            mean = stepper.run(within)
+            if within == steps:
+                return mean
+            total, left = total + within * mean, left - within
+        return total / steps
 
     def save(self) -> bytes:
         """Model, optimizer, schedule, random streams and position in the data, after the last point."""

@@ -13,14 +13,25 @@ from functools import cached_property
 from typing import Any
 
 from rightbatch import curves
+from rightbatch.batch_schedule import SETTING
 from rightbatch.cells import Cell, SizeEvidence, cheapest, tune
 from rightbatch.ends import run_of_ends
 from rightbatch.errors import InputError
 from rightbatch.fit.noise import CriticalPrior, critical_prior
 from rightbatch.fit.seed_noise import SeedNoise, pool_seed_noise
-from rightbatch.fit.step_time import StepTimeFit, fit_step_time, median_error, median_seconds
+from rightbatch.fit.step_time import StepTimeFit
 from rightbatch.minima import WeightsRecord
-from rightbatch.records import GradientSample, Run, Setting, Settings, StepTime, StopReason, Target, WorkloadFacts
+from rightbatch.records import (
+    GradientSample,
+    Run,
+    Setting,
+    Settings,
+    StepTime,
+    StopReason,
+    Target,
+    WorkloadFacts,
+)
+from rightbatch.seconds import Seconds
 
 FRESH_SEED = 1000
 """Seeds from here on check a choice that was made without them; they never take part in choosing."""
@@ -98,28 +109,30 @@ class Evidence:
         times = self.step_times_by_settings.get(changed, ()) if self.step_times_by_settings else self.step_times
         return replace(self, settings=settings, step_times=times)
 
+    @property
+    def declared(self) -> Mapping[str, Setting]:
+        """Every setting that a trial can have, with its default."""
+        return {SETTING: "", **self.facts.settings}
+
     # ------------------------------------------------------------------------------------------------ seconds
 
     @cached_property
-    def step_time_fit(self) -> StepTimeFit | None:
-        """The law of step time; None with fewer than two sizes measured."""
-        if len(self.step_times) < 2:
-            return None
-        key = ("step times", id(self.step_times))  # the same for every question, and kept beside what it is the law of
+    def seconds(self) -> Seconds:
+        """What steps and runs take on this machine."""
+        key = ("seconds", id(self.step_times))  # the same for every question, and kept beside what it is made of
         if key not in self.memory:
-            self.memory[key] = (self.step_times, fit_step_time(self.step_times))
-        fit: StepTimeFit = self.memory[key][1]
-        return fit
+            self.memory[key] = (self.step_times, Seconds(self.step_times))
+        found: Seconds = self.memory[key][1]
+        return found
 
-    @cached_property
-    def _measured_seconds(self) -> dict[int, float]:
-        return {record.batch_size: median_seconds(record) for record in self.step_times}
+    @property
+    def step_time_fit(self) -> StepTimeFit | None:
+        """See `Seconds.law`."""
+        return self.seconds.law
 
     def step_seconds(self, batch_size: int) -> float | None:
-        """Median seconds per step as measured; by the fit where this size was not; None where neither is."""
-        if batch_size in self._measured_seconds:
-            return self._measured_seconds[batch_size]
-        return self.step_time_fit.predict(batch_size) if self.step_time_fit else None
+        """See `Seconds.of_step`."""
+        return self.seconds.of_step(batch_size)
 
     def steps_of_cost(self, batch_size: int, cost: float) -> float | None:
         """How many steps a cost is, the inverse of `cost_of_steps`; with METRIC, the steps at which runs compare."""
@@ -134,11 +147,8 @@ class Evidence:
         return total / seconds if seconds else None
 
     def step_seconds_error(self, batch_size: int) -> float:
-        """Standard error of the log of `step_seconds`: of the median, or of the law where it was not measured."""
-        for record in self.step_times:
-            if record.batch_size == batch_size:
-                return median_error(record)
-        return self.step_time_fit.deviation if self.step_time_fit else 0.0
+        """See `Seconds.error_of_step`."""
+        return self.seconds.error_of_step(batch_size)
 
     @cached_property
     def longest_samples(self) -> tuple[GradientSample, ...]:
@@ -164,7 +174,11 @@ class Evidence:
         if self.question.objective is Objective.METRIC:
             return self._shortfall(run)
         found = self.crossing(run)
-        return self.cost_of_steps(run.trial.batch_size, found.steps, found.examples) if found else None
+        if found is None:
+            return None
+        if self.question.objective is Objective.TIME:
+            return self.seconds.of_run(run.trial, found.steps, found.examples)
+        return self.cost_of_steps(run.trial.batch_size, found.steps, found.examples)
 
     def crossing(self, run: Run) -> curves.Crossing | None:
         """Where one of the relevant runs reaches the target; None if it does not."""
@@ -218,8 +232,7 @@ class Evidence:
         question = self.question
         examples = question.at_examples
         if question.at_seconds is not None:
-            seconds = self.step_seconds(run.trial.batch_size)
-            examples = question.at_seconds / seconds * run.trial.batch_size if seconds else None
+            examples = self.seconds.examples_at(run.trial, question.at_seconds)
         if examples is None:
             return None
         return curves.value_at(run.points, question.target.quantity, examples=examples)
@@ -250,7 +263,7 @@ class Evidence:
         """
         grouped: dict[tuple[int, float, int], list[Run]] = {}
         for run in self.runs:
-            if {**self.facts.settings, **run.trial.settings} == {**self.facts.settings, **self.settings}:
+            if {**self.declared, **run.trial.settings} == {**self.declared, **self.settings}:
                 key = (run.trial.batch_size, run.trial.learning_rate, run.trial.seed)
                 grouped.setdefault(key, []).append(run)
         if self.facts.length_bound:

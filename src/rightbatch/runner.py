@@ -71,6 +71,13 @@ class KeepsWeights(Protocol):
 
 
 @runtime_checkable
+class ChangesBatchSize(Protocol):
+    """A runner whose trials may have the setting `batch_schedule.SETTING`, beside those that are declared."""
+
+    changes_batch_size: bool
+
+
+@runtime_checkable
 class MeasuresNoise(Protocol):
     """A runner that can look at the gradients of its workload."""
 
@@ -176,12 +183,15 @@ def suits(trial: Trial, train_examples: int, settings: Collection[str]) -> bool:
     return (not train_examples or trial.batch_size <= train_examples) and set(trial.settings) <= set(settings)
 
 
-def completed(trial: Trial, settings: Mapping[str, Setting], planned_examples: int, owner: str) -> Trial:
+def completed(
+    trial: Trial, settings: Mapping[str, Setting], planned_examples: int, owner: str, also: Collection[str] = ()
+) -> Trial:
     """A trial with every declared setting, and with this planned length (0: none) where it has none of its own.
 
-    `settings` are those declared, with their defaults. Raises `WorkloadError` for a setting that is not among them.
+    `settings` are those declared, with their defaults, `also` those that need not be. Raises `WorkloadError` for a
+    setting that is not among them.
     """
-    check_settings(trial.settings, settings, owner)
+    check_settings(set(trial.settings) - set(also), settings, owner)
     planned = trial.planned_examples or planned_examples or None
     return replace(trial, planned_examples=planned, settings=Settings({**settings, **trial.settings}))
 

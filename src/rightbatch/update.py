@@ -30,10 +30,10 @@ class Update:
         # Gradients of half precision underflow; those of bfloat16 have the range of float32.
         self._scaler = torch.amp.GradScaler(device) if workload.autocast == "float16" else None
         self._average: AveragedModel | None = None
+        self._averaging_examples = workload.averaging_examples
         if workload.averaging_examples is not None:
-            # The weight of an iterate falls by e in so many examples, at every batch size.
-            decay = math.exp(-trial.batch_size / workload.averaging_examples)
-            self._average = AveragedModel(model, multi_avg_fn=exponential_average(decay), use_buffers=True)
+            average = exponential_average(math.exp(-trial.batch_size / workload.averaging_examples))
+            self._average = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
         self._plain = self._norm is None and self._scaler is None and self._average is None
         self.by_closure = needs_closure(optimizer)
         """Whether the optimizer computes gradients itself, several times a step: see `solve`."""
@@ -42,6 +42,11 @@ class Update:
                 f"{type(optimizer).__name__} computes the gradients of a batch several times in a step, and those of "
                 f'float16 are scaled for one step. Use autocast="bfloat16", or none.'
             )
+
+    def resize(self, batch_size: int) -> None:
+        """Go on with another batch size: the weight of an iterate falls by e in so many examples at every size."""
+        if self._average is not None and self._averaging_examples is not None:
+            self._average.multi_avg_fn = exponential_average(math.exp(-batch_size / self._averaging_examples))
 
     @property
     def averaged(self) -> torch.nn.Module | None:

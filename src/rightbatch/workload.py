@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 
+from rightbatch.batch_schedule import SETTING
 from rightbatch.batches import Source, as_source, check_data, check_finite, is_loader
 from rightbatch.errors import WorkloadError
 from rightbatch.records import Direction, Settings, Trial, WorkloadFacts
@@ -147,7 +148,7 @@ class Workload:
     def complete(self, trial: Trial) -> Trial:
         """A trial with every declared setting and a planned length. Raises `WorkloadError` for an unknown setting."""
         # Not from `facts`: those ask for the schedule, which is probed with a complete trial.
-        return completed(trial, self.settings, self._planned_examples(), f"workload {self.name!r}")
+        return completed(trial, self.settings, self._planned_examples(), f"workload {self.name!r}", also=(SETTING,))
 
     def facts(self) -> WorkloadFacts:
         """What is known of the workload without training it."""

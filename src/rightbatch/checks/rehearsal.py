@@ -246,8 +246,8 @@ class _Within:
     def __len__(self) -> int:
         return len(self._source)
 
-    def epoch(self, batch_size: int, generator: torch.Generator, skip: int = 0) -> Iterator[Any]:
-        return self._source.epoch(batch_size, generator, skip)
+    def epoch(self, batch_size: int, generator: torch.Generator, skip_examples: int = 0) -> Iterator[Any]:
+        return self._source.epoch(batch_size, generator, skip_examples)
 
     def fixed(self, examples: int, batch_size: int) -> Iterator[Any]:
         self.given, self.cut_off = 0, False

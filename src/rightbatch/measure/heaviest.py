@@ -33,7 +33,7 @@ class _HeaviestExamples:
     def __len__(self) -> int:
         return len(self._source)
 
-    def epoch(self, batch_size: int, generator: torch.Generator, skip: int = 0) -> Iterator[Any]:
+    def epoch(self, batch_size: int, generator: torch.Generator, skip_examples: int = 0) -> Iterator[Any]:
         while True:
             yield from self._source.in_order(self._order[:batch_size], batch_size)
 
@@ -50,9 +50,9 @@ class _HeaviestBatches:
     def __len__(self) -> int:
         return len(self._source)
 
-    def epoch(self, batch_size: int, generator: torch.Generator, skip: int = 0) -> Iterator[Any]:
+    def epoch(self, batch_size: int, generator: torch.Generator, skip_examples: int = 0) -> Iterator[Any]:
         started, heaviest, most = time.monotonic(), None, -1
-        for batch in self._source.epoch(batch_size, generator, skip):
+        for batch in self._source.epoch(batch_size, generator, skip_examples):
             size = elements(batch)
             if size > most:
                 heaviest, most = batch, size

@@ -19,7 +19,7 @@ from rightbatch.pipeline.other_settings import beside_other_settings
 from rightbatch.pipeline.profile import measure_step_times, sizes_to_try
 from rightbatch.pipeline.runners import KeepModels, StartFrom, as_runner, crew_of, recorded_rates
 from rightbatch.pipeline.searching import few_runs, forecast_of, suits_few_runs
-from rightbatch.pipeline.setting_up import Ask, ChangedCode, first_choice, open_study, pose
+from rightbatch.pipeline.setting_up import Ask, ChangedCode, first_choice, open_study, pose, timed_sizes
 from rightbatch.recommend import recommend
 from rightbatch.records import Settings
 from rightbatch.runner import Runner
@@ -107,11 +107,11 @@ def find(
         share = None if seconds is None else seconds / 3
         if limit is not None:
             runner = fitting(kept, workload, how, limit)
-        measure_step_times(kept, runner, sizes, budget_seconds=share)
+        measure_step_times(kept, runner, timed_sizes(sizes, ask), budget_seconds=share)
         if limit is None and getattr(runner, "too_large", None) is not None:
             ran = max((record.batch_size for record in kept.step_times(runner.environment)), default=0)
             runner = fitting(kept, workload, how, limit, ran)
-            measure_step_times(kept, runner, sizes, budget_seconds=share)
+            measure_step_times(kept, runner, timed_sizes(sizes, ask), budget_seconds=share)
         evidence = pose(kept, runner, ask, watch, range(seeds))
         strategy = _strategy(runner, evidence, ask, sizes, range(seeds))
         models = models_folder(kept.path) if keep_models != "none" else None

@@ -21,7 +21,7 @@ def beside_other_settings(answer: Recommendation, evidence: Evidence) -> Recomme
 
 
 def _others(evidence: Evidence) -> Iterator[tuple[str, Setting]]:
-    own = {**evidence.facts.settings, **evidence.settings}
+    own = {**evidence.declared, **evidence.settings}
     for name in own:
         tried = dict.fromkeys({**own, **run.trial.settings}[name] for run in evidence.runs)
         yield from ((name, value) for value in tried if value != own[name])
@@ -33,7 +33,7 @@ def _compared(answer: Recommendation, evidence: Evidence, name: str, value: Sett
         found = recommend(other, protocol="", spent_seconds={}, forecast=forecast_of(other), advised=False)
     except InsufficientEvidence:
         return None
-    own = {**evidence.facts.settings, **evidence.settings}[name]
+    own = {**evidence.declared, **evidence.settings}[name]
     possible, here = set(found.not_excluded), set(answer.not_excluded)
     if possible and here and not possible & here:
         moved = "larger" if answer.batch_size > found.batch_size else "smaller"

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Literal
 
 from rightbatch import curves
+from rightbatch.batch_schedule import SETTING, sizes_of
 from rightbatch.errors import ChangedCodeError, InputError, InsufficientEvidence
 from rightbatch.evidence import Evidence, Question
 from rightbatch.pipeline.desk import Watch, unwatched
 from rightbatch.pipeline.loop import drive
 from rightbatch.recommend import parse_objective
 from rightbatch.records import Direction, Run, Setting, Settings, Target, Trial, WorkloadFacts
-from rightbatch.runner import Runner, check_settings
+from rightbatch.runner import ChangesBatchSize, Runner, check_settings
 from rightbatch.search.strategy import fixed
 from rightbatch.store import Study
 
@@ -106,12 +107,18 @@ def pose(study: Study, runner: Runner, ask: Ask, watch: Watch, seeds: Sequence[i
             f"The rate of {facts.name!r} changes along a run, so runs cannot be compared at --at-seconds or "
             f"--at-examples on their way. Choose the objective time, examples or steps."
         )
-    check_settings(ask.settings or (), facts.settings, f"workload {facts.name!r}")
+    also = {SETTING} if isinstance(runner, ChangesBatchSize) else set()
+    check_settings(set(ask.settings or ()) - also, facts.settings, f"workload {facts.name!r}")
     target = stated_target(study, ask)
     if target is None:
         target = _derive_target(study, runner, facts, watch, seeds[0])
         study.set_target(target)
     return gather(study, facts, question(ask, target), runner=runner, ask=ask)
+
+
+def timed_sizes(batch_sizes: Sequence[int], ask: Ask) -> tuple[int, ...]:
+    """The sizes whose steps are to be timed: those that a batch schedule comes to as well."""
+    return tuple(dict.fromkeys(size for first in batch_sizes for size in sizes_of(first, ask.settings or {})))
 
 
 def question(ask: Ask, target: Target) -> Question:

@@ -18,7 +18,7 @@ from rightbatch.pipeline.models import models_folder
 from rightbatch.pipeline.other_settings import beside_other_settings
 from rightbatch.pipeline.profile import measure_step_times
 from rightbatch.pipeline.runners import KeepModels, StartFrom, as_runner, crew_of, recorded_rates
-from rightbatch.pipeline.setting_up import Ask, ChangedCode, check_sizes, first_choice, open_study, pose
+from rightbatch.pipeline.setting_up import Ask, ChangedCode, check_sizes, first_choice, open_study, pose, timed_sizes
 from rightbatch.recommend import recommend
 from rightbatch.records import Settings
 from rightbatch.search.strategy import by_length
@@ -88,7 +88,7 @@ def sweep(
     if runner.facts.length_bound:
         _check_runs_whole(runner.facts.name, until, run_seconds)
     with open_study(study, runner.facts, changed_code) as kept:
-        measure_step_times(kept, runner, batch_sizes)
+        measure_step_times(kept, runner, timed_sizes(batch_sizes, ask))
         evidence = pose(kept, runner, ask, watch, seeds)
         size, rate = ask.present or first_choice(kept.facts)
         strategy = Sweep(
