@@ -181,8 +181,8 @@ def test_each_phase_takes_seconds_of_its_own() -> None:
 def test_values_at_equal_seconds_are_those_of_the_phase_they_fall_into() -> None:
     at_8, at_32 = (median_seconds(record) for record in evidence([a_run("")]).step_times)
     growing = evidence([a_run("32@80")], Objective.METRIC, at_seconds=10 * at_8 + 5 * at_32)
-    assert growing.seconds.examples_at(growing.runs[0].trial, 10 * at_8 + 5 * at_32) == pytest.approx(240)
-    assert growing.seconds.examples_at(growing.runs[0].trial, 3 * at_8) == pytest.approx(24)
+    assert growing.seconds.examples_at(parsed(8, "32@80"), 10 * at_8 + 5 * at_32) == pytest.approx(240)
+    assert growing.seconds.examples_at(parsed(8, "32@80"), 3 * at_8) == pytest.approx(24)
 
 
 def test_runs_of_another_plan_answer_another_question() -> None:

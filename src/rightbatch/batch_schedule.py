@@ -6,6 +6,7 @@ In text, as settings and commands have it: "1024@50000" is 1024 from 50,000 exam
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,7 +47,12 @@ class BatchSchedule:
             if phase.batch_size < 1 or not phase.rate_factor > 0:
                 raise InputError(f"A phase has a batch size of at least 1 and a positive rate factor, got {phase}.")
 
-    def at(self, examples: int) -> Phase:
+    @property
+    def fixed(self) -> bool:
+        """Whether there is one phase alone."""
+        return len(self.phases) == 1
+
+    def at(self, examples: float) -> Phase:
         """The phase of the step that begins after so many examples."""
         return next(phase for phase in reversed(self.phases) if phase.begins_examples <= examples)
 
@@ -85,13 +91,18 @@ class BatchSchedule:
             yield phase, min(ends, examples) - begun
             begun = ends
 
-    def examples_after(self, steps: int) -> int:
-        """How many examples so many steps take."""
-        examples = 0
-        while steps > 0:
-            within = self.steps_in(examples, steps)
-            examples += within * self.at(examples).batch_size
-            steps -= within
+    def steps_of(self, examples: float) -> float:
+        """How many steps so many examples take, in shares of a step."""
+        return sum(within / phase.batch_size for phase, within in self.spans(examples))
+
+    def examples_after(self, steps: float) -> float:
+        """How many examples so many steps take, the inverse of `steps_of`; whole for a whole number of steps."""
+        examples: float = 0
+        for phase, within in self.spans(math.inf):
+            here = min(steps, within // phase.batch_size)
+            examples, steps = examples + here * phase.batch_size, steps - here
+            if steps <= 0:
+                break
         return examples
 
     def __str__(self) -> str:

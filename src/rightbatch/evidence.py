@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from rightbatch import curves
-from rightbatch.batch_schedule import SETTING
+from rightbatch.batch_schedule import SETTING, BatchSchedule, parsed, schedule_of
 from rightbatch.cells import Cell, SizeEvidence, cheapest, tune
 from rightbatch.ends import run_of_ends
 from rightbatch.errors import InputError
@@ -134,17 +134,25 @@ class Evidence:
         """See `Seconds.of_step`."""
         return self.seconds.of_step(batch_size)
 
+    def schedule(self, batch_size: int) -> BatchSchedule:
+        """That of the runs that begin with a batch size."""
+        return parsed(batch_size, str(self.settings.get(SETTING, "")))
+
     def steps_of_cost(self, batch_size: int, cost: float) -> float | None:
         """How many steps a cost is, the inverse of `cost_of_steps`; with METRIC, the steps at which runs compare."""
-        question, seconds = self.question, self.step_seconds(batch_size)
+        question, schedule = self.question, self.schedule(batch_size)
         if question.at_examples is not None:
-            return question.at_examples / batch_size
+            return schedule.steps_of(question.at_examples)
         if question.objective is Objective.STEPS:
             return cost
         if question.objective is Objective.EXAMPLES:
-            return cost / batch_size
+            return schedule.steps_of(cost)
         total = cost if question.at_seconds is None else question.at_seconds
-        return total / seconds if seconds else None
+        if schedule.fixed:
+            seconds = self.step_seconds(batch_size)
+            return total / seconds if seconds else None
+        examples = self.seconds.examples_at(schedule, total)
+        return schedule.steps_of(examples) if examples is not None else None
 
     def step_seconds_error(self, batch_size: int) -> float:
         """See `Seconds.error_of_step`."""
@@ -176,8 +184,6 @@ class Evidence:
         found = self.crossing(run)
         if found is None:
             return None
-        if self.question.objective is Objective.TIME:
-            return self.seconds.of_run(run.trial, found.steps, found.examples)
         return self.cost_of_steps(run.trial.batch_size, found.steps, found.examples)
 
     def crossing(self, run: Run) -> curves.Crossing | None:
@@ -213,8 +219,7 @@ class Evidence:
             return steps
         if self.question.objective is Objective.EXAMPLES:
             return examples
-        seconds = self.step_seconds(batch_size)
-        return steps * seconds if seconds is not None else None
+        return self.seconds.of_run(self.schedule(batch_size), steps, examples)
 
     def _shortfall(self, run: Run) -> float | None:
         """Distance to the best value of any run at the same cost, on a scale where 2 % of the gain is a factor 1.1.
@@ -232,7 +237,7 @@ class Evidence:
         question = self.question
         examples = question.at_examples
         if question.at_seconds is not None:
-            examples = self.seconds.examples_at(run.trial, question.at_seconds)
+            examples = self.seconds.examples_at(schedule_of(run.trial), question.at_seconds)
         if examples is None:
             return None
         return curves.value_at(run.points, question.target.quantity, examples=examples)

@@ -11,6 +11,7 @@ import numpy as np
 from rightbatch import curves
 from rightbatch.advice import advice, case_of
 from rightbatch.answer import Caution, PresentChoice, Recommendation, SizeRow, TargetRow
+from rightbatch.batch_schedule import SETTING
 from rightbatch.cells import SizeEvidence
 from rightbatch.errors import InputError, InsufficientEvidence
 from rightbatch.evidence import EQUIVALENT_FACTOR, Evidence, Objective, Question
@@ -112,7 +113,7 @@ def laws_of(evidence: Evidence) -> tuple[TradeoffFit | None, RateLawFit | None]:
     batch_sizes = [size.batch_size for size in usable]
     rates = [size.best_rate.estimate for size in usable if size.best_rate]
     rate_law = fit_rate_law(batch_sizes, rates)
-    if evidence.question.objective is Objective.METRIC:
+    if evidence.question.objective is Objective.METRIC or SETTING in evidence.settings:  # the law is of one size
         return None, rate_law
     steps = [evidence.steps_of_cost(size.batch_size, size.cost.estimate) for size in usable if size.cost]
     known = [count for count in steps if count is not None]
@@ -121,13 +122,15 @@ def laws_of(evidence: Evidence) -> tuple[TradeoffFit | None, RateLawFit | None]:
 
 def _row(evidence: Evidence, size: SizeEvidence, sure: tuple[Likelihood, ...] | None) -> SizeRow:
     steps = evidence.steps_of_cost(size.batch_size, size.cost.estimate) if size.cost else None
+    schedule = evidence.schedule(size.batch_size)
+    examples = schedule.examples_after(steps) if steps else None
     return SizeRow(
         batch_size=size.batch_size,
         learning_rate=size.best.learning_rate if size.best else None,
         best_rate=size.best_rate,
         cost=size.cost,
-        seconds=steps * size.step_seconds if steps and size.step_seconds else None,
-        examples=steps * size.batch_size if steps else None,
+        seconds=evidence.seconds.of_run(schedule, steps, examples) if steps and examples else None,
+        examples=examples,
         steps=steps,
         step_seconds=size.step_seconds,
         quality=_quality(evidence, size),

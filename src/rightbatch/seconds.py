@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from rightbatch.batch_schedule import schedule_of
+from rightbatch.batch_schedule import BatchSchedule
 from rightbatch.fit.step_time import StepTimeFit, fit_step_time, median_error, median_seconds
-from rightbatch.records import StepTime, Trial
+from rightbatch.records import StepTime
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,10 @@ class Seconds:
                 return median_error(record)
         return self.law.deviation if self.law else 0.0
 
-    def of_run(self, trial: Trial, steps: float, examples: float) -> float | None:
+    def of_run(self, schedule: BatchSchedule, steps: float, examples: float) -> float | None:
         """Seconds of a run until it has seen so many examples, in so many steps; None where those are not known."""
-        schedule = schedule_of(trial)
-        if len(schedule.phases) == 1:
-            seconds = self.of_step(trial.batch_size)
+        if schedule.fixed:
+            seconds = self.of_step(schedule.phases[0].batch_size)
             return steps * seconds if seconds is not None else None
         total = 0.0
         for phase, within in schedule.spans(examples):
@@ -53,10 +52,10 @@ class Seconds:
             total += within / phase.batch_size * seconds
         return total
 
-    def examples_at(self, trial: Trial, training_seconds: float) -> float | None:
+    def examples_at(self, schedule: BatchSchedule, training_seconds: float) -> float | None:
         """How many examples a run has seen after so many training seconds; None where those are not known."""
         seen, left = 0.0, training_seconds
-        for phase, within in schedule_of(trial).spans(math.inf):
+        for phase, within in schedule.spans(math.inf):
             seconds = self.of_step(phase.batch_size)
             if not seconds:
                 return None

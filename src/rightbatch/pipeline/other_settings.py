@@ -23,7 +23,7 @@ def beside_other_settings(answer: Recommendation, evidence: Evidence) -> Recomme
 def _others(evidence: Evidence) -> Iterator[tuple[str, Setting]]:
     own = {**evidence.declared, **evidence.settings}
     for name in own:
-        tried = dict.fromkeys({**own, **run.trial.settings}[name] for run in evidence.runs)
+        tried = dict.fromkeys({**evidence.declared, **run.trial.settings}[name] for run in evidence.runs)
         yield from ((name, value) for value in tried if value != own[name])
 
 
