@@ -190,8 +190,8 @@ def notes(measured: Measured) -> tuple[str, ...]:
         "larger batches. For the size smoke, the LSTM goes to 3 nats only, with two seeds.",
         "Rates are chosen by two seeds (words: three) on the lattice 10^(k/4), judged by others. That one seed is too "
         "few for words was seen in a first run of this, which was stopped: at batch size 8 its choice was luck. A "
-        "second one was stopped as well: at rates far too high the numbers of a recurrent network become denormal, and its "
-        "steps up to 60 times slower. They are flushed to zero since.",
+        "second one was stopped as well: at rates far too high the numbers of a recurrent network become denormal, "
+        "and its steps up to 60 times slower. They are flushed to zero since.",
         "Step times were taken in blocks between the trainings, in some of them beside other work on the machine: "
         "what is judged are ratios within a block.",
         "Each claim has an interval of 95 % of its own: of so many, one or two may be missed by luck.",
