@@ -19,7 +19,7 @@ from rightbatch.bundled.quadratic import quadratic
 from rightbatch.cli import main
 from rightbatch.errors import InputError
 from rightbatch.pipeline.sweep import sweep
-from rightbatch.records import Run, StepTime, StopReason
+from rightbatch.records import Point, Run, StepTime, StopReason
 from rightbatch.store import Study
 
 SIZES, RATES = (16, 64), (0.3162, 10.0)
@@ -134,3 +134,20 @@ def test_the_command_line_has_the_same_limits(tmp_path: Path, monkeypatch: pytes
         (answer,) = study.answers()
     assert protocol in str(answer)
     assert [(r.trial, r.stop, len(r.points)) for r in runs] == [(r.trial, r.stop, len(r.points)) for r in by_hand]
+
+
+def test_patience_in_epochs_is_that_many_examples_of_the_data(tmp_path: Path) -> None:
+    def train(trial: Any) -> Any:
+        for step in range(1, 101):
+            yield Point(step, valid_loss=1.0 if step < 5 else 0.1)
+
+    how: dict[str, Any] = {"rates": [0.1], "seeds": 1, "until": "patience", "patience": 2, "target": 0.5}
+    for unit, patience, more in (("epochs", 2, {"train_examples": 80}), ("examples", 160, {})):
+        study = tmp_path / f"{unit}.study.db"
+        how |= {"patience": patience, "patience_unit": unit, "study": study}
+        sweep(train, [8], **how, **more)
+        with Study.open(study) as kept:
+            (run,) = kept.runs()
+        assert run.points[-1].step == 25  # the best is at 5, and 160 examples are 20 steps
+    with pytest.raises(InputError, match="--train-examples"):
+        sweep(train, [8], **{**how, "patience_unit": "epochs", "study": tmp_path / "none.study.db"})

@@ -119,7 +119,7 @@ def sweep_command(
     rates: Annotated[str | None, typer.Option(help="Rates, as 0.01,0.1; else tuned on the lattice.")] = None,
     until: Annotated[str, typer.Option(help="When a run ends: horizon, target, or patience.")] = "horizon",
     patience: Annotated[float, typer.Option(help="With --until patience: how long without improvement.")] = 10,
-    patience_unit: Annotated[str, typer.Option(help="evaluations, steps, or examples.")] = "evaluations",
+    patience_unit: Annotated[str, typer.Option(help="evaluations, steps, examples, or epochs.")] = "evaluations",
     run_seconds: Annotated[float | None, typer.Option(help="Training seconds after which a run ends anyway.")] = None,
     contender_seeds: Annotated[int | None, typer.Option(help="Seeds in all where the cost is near the best.")] = None,
     contender_factor: Annotated[float, typer.Option(help="How near: at most so many times the best cost.")] = 2.0,

@@ -52,8 +52,8 @@ def sweep(
     """Train at every size, tuning the rate on the lattice (or at the given `rates`), with every seed; then recommend.
 
     `until`: runs go to their planned length ("horizon"), stop at the target ("target"), or when the judged value has
-    not improved for `patience` evaluations, steps or examples ("patience"). With `run_seconds`, each stops at the
-    latest at the first evaluation at or beyond so many training seconds (steps x measured seconds per step of its
+    not improved for `patience` evaluations, steps, examples or epochs ("patience"). With `run_seconds`, each stops at
+    the latest at the first evaluation at or beyond so many training seconds (steps x measured seconds per step of its
     size). It then counts as having had its full chance: a longer limit later does not make it longer.
 
     `seeds`: how many, counted from 0, or which: runs with seeds of their own judge a choice that others made.
@@ -166,7 +166,15 @@ def _until(until: str, evidence: Evidence, patience: float, unit: str) -> curves
     if until == "target":
         return curves.until_target(target)
     if until == "patience":
-        if unit not in ("evaluations", "steps", "examples"):
-            raise InputError(f"Patience is counted in evaluations, steps or examples, got {unit!r}.")
+        if unit not in ("evaluations", "steps", "examples", "epochs"):
+            raise InputError(f"Patience is counted in evaluations, steps, examples or epochs, got {unit!r}.")
+        if unit == "epochs":
+            of_epoch = evidence.facts.train_examples
+            if not of_epoch:
+                raise InputError(
+                    f"How many examples an epoch of {evidence.facts.name!r} has is not known. Say it with "
+                    f"--train-examples, or count patience in evaluations, steps or examples."
+                )
+            patience, unit = patience * of_epoch, "examples"
         return curves.until_patience(target.quantity, target.direction, patience, unit)  # type: ignore[arg-type]
     raise InputError(f"Runs go on until horizon, target or patience, got {until!r}.")
