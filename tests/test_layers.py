@@ -21,7 +21,7 @@ LAYERS = [
     ["curves", "lattice"],
     ["ends"],
     ["fit"],
-    ["means"],
+    ["means", "controllers"],
     ["another_batch", "cells", "seconds"],
     ["evidence", "generalization"],
     ["temperatures"],
@@ -42,6 +42,7 @@ LAYERS = [
 
 TENSOR_WING = {
     "accumulation",
+    "adaptive_sampler",
     "batches",
     "branching",
     "checkpoint",
@@ -74,6 +75,7 @@ MAY_BE_IMPORTED_THERE = {
     "records",
     "curves",
     "batch_schedule",
+    "controllers",
     "fit",
     "runner",
 }

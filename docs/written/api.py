@@ -19,7 +19,7 @@ GROUPS = {
     "Bring": ("Workload", "Loop", "LoopTrial", "Command", "Trial", "Point", "Settings"),
     "Measure": ("noise", "NoiseScale", "branches", "memory", "largest_batch", "MemoryReport", "sharpness", "posterior"),
     "Train": (
-        "runs", "Runs", "RunInProgress",
+        "runs", "Runs", "RunInProgress", "AdaptiveBatchSampler",
         "EMSO", "LinearBatch", "ConstantSGDSampler", "IterateAverage", "within_memory", "attempts", "Attempt",
     ),
     "Read": ("Study", "Evidence", "Run", "Stop", "StopReason", "Target", "Objective", "Interval"),
@@ -27,7 +27,7 @@ GROUPS = {
         "RightbatchError", "InputError", "WorkloadError", "DataError", "StudyError", "MissingExtra",
         "InsufficientEvidence",
     ),
-    "Modules": ("plots", "rules"),
+    "Modules": ("controllers", "plots", "rules"),
 }  # fmt: skip
 """Where a name is told; a name that is in none of these is an error."""
 

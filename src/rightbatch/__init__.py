@@ -26,6 +26,7 @@ from rightbatch.findings import CheckReport
 from rightbatch.records import Interval, Point, Run, Settings, Stop, StopReason, Target, Trial
 
 if TYPE_CHECKING:  # the same names as in `_FOUND_IN`, for type checkers and editors
+    from rightbatch.adaptive_sampler import AdaptiveBatchSampler
     from rightbatch.answer import Recommendation
     from rightbatch.commands import Command
     from rightbatch.evidence import Evidence, Objective
@@ -59,6 +60,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "EMSO",
+    "AdaptiveBatchSampler",
     "Ask",
     "Attempt",
     "CheckReport",
@@ -95,6 +97,7 @@ __all__ = [
     "attempts",
     "branches",
     "check",
+    "controllers",
     "export",
     "find",
     "judge",
@@ -113,6 +116,7 @@ __all__ = [
 ]
 
 _FOUND_IN = {
+    "AdaptiveBatchSampler": "adaptive_sampler",
     "Ask": "pipeline.setting_up",
     "Attempt": "retrying",
     "Command": "commands",
@@ -151,7 +155,7 @@ _FOUND_IN = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("plots", "rules"):  # the charts and the rule book, modules of their own
+    if name in ("controllers", "plots", "rules"):  # modules of their own
         return import_module(f"rightbatch.{name}")
     if name not in _FOUND_IN:
         raise AttributeError(f"module 'rightbatch' has no attribute {name!r}")

@@ -19,7 +19,7 @@ from rightbatch.rules import RULES
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-EXECUTED = ("index", "own-workload", "own-loop")
+EXECUTED = ("index", "own-workload", "own-loop", "growing")
 """Pages whose code is run here; those of `posterior` and `emso` have tests of their own in tests/optim."""
 
 

@@ -1,0 +1,41 @@
+"""Controllers of the batch size while training: planned, or led by loss, gradients and clock.
+
+`contract` says what each is told and says. A further one is a frozen dataclass with two functions, and a line here.
+"""
+
+from rightbatch.controllers.by_noise import CABS, Goodput, NoiseFollowing, NormTest
+from rightbatch.controllers.contract import Choice, Controller, Limits, Seen, State
+from rightbatch.controllers.damping import AdaDamp, GeoDamp, PadaDamp, RadaDamp
+from rightbatch.controllers.planned import InsteadOfDecay, Planned
+
+CONTROLLERS = {
+    "planned": Planned,
+    "instead-of-decay": InsteadOfDecay,
+    "noise-following": NoiseFollowing,
+    "goodput": Goodput,
+    "norm-test": NormTest,
+    "cabs": CABS,
+    "adadamp": AdaDamp,
+    "padadamp": PadaDamp,
+    "geodamp": GeoDamp,
+    "radadamp": RadaDamp,
+}
+
+__all__ = [
+    "CABS",
+    "CONTROLLERS",
+    "AdaDamp",
+    "Choice",
+    "Controller",
+    "GeoDamp",
+    "Goodput",
+    "InsteadOfDecay",
+    "Limits",
+    "NoiseFollowing",
+    "NormTest",
+    "PadaDamp",
+    "Planned",
+    "RadaDamp",
+    "Seen",
+    "State",
+]

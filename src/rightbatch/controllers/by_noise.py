@@ -1,0 +1,121 @@
+"""Controllers that follow the gradients: the noise scale, goodput, the norm test, CABS.
+
+All use the unbiased |G|^2, from which the noise of the batch itself is taken off. With the squared norm of the batch's
+gradient in its place, as the practical norm test has it, the size at which the test is content is
+noise scale (1 - theta^2) / theta^2: for a theta of 1 or more it never grows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from rightbatch.controllers.averages import NOTHING, means, noise_scale, with_seen
+from rightbatch.controllers.contract import Choice, Limits, Need, Seen, State
+
+MEMORY_EXAMPLES = 20_000.0
+
+GRADIENTS: frozenset[Need] = frozenset({"gradients"})
+
+
+@dataclass(frozen=True)
+class NoiseFollowing:
+    """A multiple of the simple noise scale tr(Sigma) / |G|^2 (McCandlish et al. 2018, arXiv 1812.06162, section 2.2).
+
+    The rate follows equation 2.6, eps(B) = eps_max / (1 + noise scale / B), from the first one on.
+    """
+
+    ratio: float = 1.0
+    memory_examples: float = MEMORY_EXAMPLES
+    limits: Limits = field(default_factory=Limits)
+    needs: frozenset[Need] = field(default=GRADIENTS, init=False)
+
+    def begin(self) -> State:
+        return NOTHING
+
+    def choose(self, state: State, seen: Seen) -> tuple[Choice, State]:
+        state = with_seen(state, seen, self.memory_examples)
+        noise = noise_scale(state)
+        size = self.limits.within(self.ratio * noise, seen.batch_size)
+        return Choice(size, gain(size, seen.first_batch_size, noise)), state
+
+
+@dataclass(frozen=True)
+class Goodput:
+    """The most progress per second: examples per second times what an example is worth (Qiao et al. 2021, Pollux).
+
+    B / (alpha + beta B) examples per second, each worth (noise scale + B_0) / (noise scale + B): the most is at
+    sqrt(alpha noise scale / beta). The rate is multiplied by the gain (AdaScale SGD, Johnson et al. 2020).
+    """
+
+    memory_examples: float = MEMORY_EXAMPLES
+    limits: Limits = field(default_factory=Limits)
+    needs: frozenset[Need] = field(default=frozenset({"gradients", "seconds"}), init=False)
+
+    def begin(self) -> State:
+        return NOTHING
+
+    def choose(self, state: State, seen: Seen) -> tuple[Choice, State]:
+        state = with_seen(state, seen, self.memory_examples)
+        noise, alpha, beta = noise_scale(state), seen.alpha_seconds, seen.beta_seconds
+        wanted = math.sqrt(alpha * noise / beta) if alpha is not None and beta else math.nan
+        size = self.limits.within(wanted, seen.batch_size)
+        return Choice(size, gain(size, seen.first_batch_size, noise)), state
+
+
+@dataclass(frozen=True)
+class NormTest:
+    """Grows until the noise of a batch is below a share of its gradient: tr(Sigma) / B <= theta^2 |G|^2.
+
+    Byrd et al. 2012, equation 3.9, with the unbiased |G|^2: the smallest size that passes is the noise scale over
+    theta^2. It never shrinks, and leaves the rate alone.
+    """
+
+    theta: float = 1.0
+    memory_examples: float = MEMORY_EXAMPLES
+    limits: Limits = field(default_factory=Limits)
+    needs: frozenset[Need] = field(default=GRADIENTS, init=False)
+
+    def begin(self) -> State:
+        return NOTHING
+
+    def choose(self, state: State, seen: Seen) -> tuple[Choice, State]:
+        state = with_seen(state, seen, self.memory_examples)
+        passes = noise_scale(state) / self.theta**2
+        wanted = seen.batch_size if math.isnan(passes) else max(seen.batch_size, math.ceil(min(passes, 2**53)))
+        return Choice(self.limits.within(wanted, seen.batch_size)), state
+
+
+@dataclass(frozen=True)
+class CABS:
+    """Rate times tr(Sigma) over the loss (Balles et al. 2017, arXiv 1612.05086, equation 22), for plain SGD.
+
+    The least loss is taken to be 0. The published tr(Sigma) divides by B in place of B - 1.
+    """
+
+    memory_examples: float = MEMORY_EXAMPLES
+    limits: Limits = field(default_factory=Limits)
+    needs: frozenset[Need] = field(default=frozenset({"gradients", "loss"}), init=False)
+
+    def begin(self) -> State:
+        return {**NOTHING, "loss": None}
+
+    def choose(self, state: State, seen: Seen) -> tuple[Choice, State]:
+        state = with_seen(state, seen, self.memory_examples)
+        if seen.loss is not None:
+            state = {**state, "loss": seen.loss}
+        found, loss = means(state), state["loss"]
+        wanted = (
+            seen.learning_rate * found[1] / loss if found is not None and loss is not None and loss > 0 else math.nan
+        )
+        return Choice(self.limits.within(wanted, seen.batch_size)), state
+
+
+def gain(size: int, first: int, noise: float) -> float:
+    """How many steps of the first size one step of another is worth: (1 + noise / B_0) / (1 + noise / B).
+
+    1 while the noise scale is not known, B / B_0 where it is infinite.
+    """
+    if math.isnan(noise):
+        return 1.0
+    return size / first if math.isinf(noise) else (1 + noise / first) / (1 + noise / size)
