@@ -37,11 +37,15 @@ def _compared(answer: Recommendation, evidence: Evidence, name: str, value: Sett
     possible, here = set(found.not_excluded), set(answer.not_excluded)
     if possible and here and not possible & here:
         moved = "larger" if answer.batch_size > found.batch_size else "smaller"
-        told = f"the useful batch size is {moved} with {name} {own}"
+        told = f"the useful batch size is {moved} with {name} {_said(own)}"
     else:
         told = "the useful batch sizes cannot be told apart"
     span = f" (cannot be excluded: {units.sizes(found.not_excluded)})" if found.not_excluded else ""
-    said = f"with {name} {value} instead of {own} it is batch size {found.batch_size}{span}"
+    said = f"with {name} {_said(value)} instead of {_said(own)} it is batch size {found.batch_size}{span}"
     if evidence.question.at_seconds is None:  # at equal seconds each has a scale of its own
         said += f", at {units.times(found.cost.estimate / answer.cost.estimate)} the cost"
     return f"{said}: {told}"
+
+
+def _said(value: Setting) -> Setting:
+    return "none" if value == "" else value
