@@ -229,6 +229,8 @@ def test_changed_code_is_not_mixed_into_a_study(run, tmp_path: Path) -> None:  #
         (("find", "nowhere.csv"), 1, "There is no table at nowhere.csv"),
         (("show", "nowhere.study.db"), 1, "There is no study at nowhere.study.db"),
         (("find", "digits", "--present", "32"), 1, "--present is BATCH_SIZE,RATE"),
+        (("find", "digits", "--present", "0,0.1"), 1, "a batch size of at least 1 and a positive learning rate"),
+        (("find", "digits", "--present", "32,-0.1"), 1, "a batch size of at least 1 and a positive learning rate"),
         (("find", "digits", "--set", "momentum"), 1, "--set is NAME=VALUE"),
         (("find", "digits", "--batch-sizes", "5..7"), 1, "no power of two between 5 and 7"),
         (("sweep", "digits", "--batch-sizes", "8", "--until", "bored"), 1, "until horizon, target or patience"),

@@ -22,6 +22,7 @@ from rightbatch.records import (
     Target,
     Trial,
     WorkloadFacts,
+    check_present,
     to_json,
 )
 
@@ -202,3 +203,9 @@ def test_whatever_is_written_is_strict_json_and_reads_back_the_same(value: Any) 
 
 def test_reasons_to_stop_are_different_sentences() -> None:
     assert len({reason.value for reason in StopReason}) == len(StopReason) == 7
+
+
+@pytest.mark.parametrize("present", [(0, 0.1), (-8, 0.1), (1.5, 0.1), (32, 0.0), (32, math.nan), (32,), 32, ("a", "b")])
+def test_a_present_choice_that_is_none_is_refused(present: Any) -> None:
+    with pytest.raises(InputError, match=r"at least 1 and a positive learning rate"):
+        check_present(present)

@@ -309,9 +309,27 @@ class WorkloadFacts:
     lacks: tuple[str, ...] = ()
     earlier_sources: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        check_present(self.present)
+
     def quantity_direction(self, quantity: str) -> Direction:
         """Losses go down; the metric goes where the workload says."""
         return self.direction if quantity == "valid_metric" else "min"
+
+
+def check_present(present: Any) -> None:
+    """Raise `InputError` for what is not what a person trains with now: a batch size and a learning rate, or None."""
+    if present is None:
+        return
+    try:
+        size, rate = present
+        sound = size >= 1 and size == int(size) and math.isfinite(rate) and rate > 0
+    except (TypeError, ValueError):
+        sound = False
+    if not sound:
+        raise InputError(
+            f"The present choice is a batch size of at least 1 and a positive learning rate, as 32, 0.1; got {present}."
+        )
 
 
 def to_json(record: Any) -> Any:

@@ -16,7 +16,7 @@ from rightbatch.evidence import Evidence, Question
 from rightbatch.pipeline.desk import Watch, unwatched
 from rightbatch.pipeline.loop import drive
 from rightbatch.recommend import parse_objective
-from rightbatch.records import Direction, Run, Setting, Settings, Target, Trial, WorkloadFacts
+from rightbatch.records import Direction, Run, Setting, Settings, Target, Trial, WorkloadFacts, check_present
 from rightbatch.runner import ChangesBatchSize, Runner, check_settings
 from rightbatch.search.strategy import fixed
 from rightbatch.store import Study
@@ -33,6 +33,8 @@ class Ask:
     """What a person may say about the question beyond the workload; None leaves it to the workload or the study.
 
     `direction` and `train_examples` are for a loop or a command, which does not say them itself.
+
+    Raises `InputError` for a present choice that is none.
     """
 
     objective: str = "time"
@@ -47,6 +49,9 @@ class Ask:
     settings: Mapping[str, Setting] | None = None
     direction: Direction | None = None
     train_examples: int | None = None
+
+    def __post_init__(self) -> None:
+        check_present(self.present)
 
 
 # ------------------------------------------------------------------------------------------------------- studies
