@@ -926,3 +926,24 @@ def test_a_numpy_loop_is_timed() -> None:
     for record in records:
         assert len(record.seconds) == 4
         assert all(1e-7 < seconds < 0.1 for seconds in record.seconds)
+
+
+def test_gradients_are_on_for_the_next_loop_where_one_yields_without_them() -> None:
+    torch = pytest.importorskip("torch")
+
+    def train(trial: LoopTrial) -> Iterator[Point]:
+        weight = torch.ones(1, requires_grad=True)
+        for step in range(1, 4):
+            (weight**2).sum().backward()
+            with torch.no_grad():
+                yield Point(step, valid_loss=float(weight))
+                assert not torch.is_grad_enabled()
+
+    runs = [start(train) for _ in range(2)]
+    for _ in range(3):
+        for run in runs:
+            assert isinstance(run.advance(), Point)
+            assert torch.is_grad_enabled()
+    with torch.no_grad():
+        assert isinstance(runs[0].advance(), Stop)
+        assert not torch.is_grad_enabled()

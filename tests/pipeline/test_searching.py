@@ -237,3 +237,16 @@ def test_a_study_of_whole_runs_speaks_for_itself() -> None:
     paused = forecast_of(evidence_of(*whole, a_run((256, 0.1))))
     assert paused is not None
     assert [size.batch_size for size in paused.sizes] == [16, 64, 256]
+
+
+def test_a_target_that_no_rate_reaches_ends_the_search(tmp_path: Path) -> None:
+    def train(trial: Any) -> Any:
+        for step in range(1, 20):
+            yield Point(step, valid_loss=1.0 + 0.1 / step)
+
+    how: dict[str, Any] = {"target": 0.1, "present": (32, 0.1), "train_examples": 1000, "planned_examples": 1000}
+    with pytest.raises(rightbatch.InsufficientEvidence, match="reached the target"):
+        rightbatch.find(train, batch_sizes=[32], study=tmp_path / "it.study.db", **how)
+    with Study.open(tmp_path / "it.study.db") as kept:
+        rates = [run.trial.learning_rate for run in kept.runs()]
+    assert 1e-8 < min(rates) < max(rates) < 1e6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -35,6 +36,7 @@ class Code:
                 f"points. Is there a `yield` in it?"
             )
         self._points = made
+        self._gradients_on: bool | None = None  # as the loop left it where it yielded
 
     @property
     def where(self) -> str:
@@ -68,9 +70,11 @@ class Code:
 
     def _resume(self) -> Any:
         self._given.clock.release(PAUSED)
+        outside = _gradients_are_on(self._gradients_on)
         try:
             return next(self._points, _END)
         finally:
+            self._gradients_on = _gradients_are_on(outside)
             self._given.clock.hold(PAUSED)
 
     def _call(self, function: Callable[[], Any]) -> Any:
@@ -85,6 +89,20 @@ class Code:
                     f"The loop {self._loop.called!r} raised {type(error).__name__}: {error} ({self.where}). "
                     f"Run with --debug for the whole traceback."
                 ) from error
+
+
+def _gradients_are_on(now: bool | None) -> bool | None:
+    """Whether PyTorch records gradients, where it is there at all; from now on it does as told (None: as before).
+
+    A generator that yields within `torch.no_grad()` leaves that on for whatever runs next: another training, say.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return None
+    before: bool = torch.is_grad_enabled()
+    if now is not None and now != before:
+        torch.set_grad_enabled(now)
+    return before
 
 
 def completed(yielded: Any, loop: Loop, given: LoopTrial) -> Point:

@@ -16,6 +16,9 @@ from rightbatch.search.strategy import Offers
 RATES_AROUND = 8
 """Lattice points to either side of the first choice among which rates are chosen: two decades."""
 
+FURTHEST_RATES = 24
+"""No rate is tried further from the first choice: six decades. A target that no rate reaches is not worth more."""
+
 RATES_BEYOND = 4
 """So many lattice points lie beyond every rate that was tried, so that none is the best for want of a next one."""
 
@@ -70,8 +73,8 @@ def _search_of(evidence: Evidence) -> FewRuns | None:
 def _on_the_lattice(evidence: Evidence) -> Sequence[float]:
     first = index_of(first_choice(evidence.facts)[1])
     tried = [index_of(run.trial.learning_rate) for run in evidence.runs] or [first]
-    low = min(first - RATES_AROUND, min(tried) - RATES_BEYOND)
-    high = max(first + RATES_AROUND, max(tried) + RATES_BEYOND)
+    low = min(first - RATES_AROUND, max(min(tried) - RATES_BEYOND, first - FURTHEST_RATES))
+    high = max(first + RATES_AROUND, min(max(tried) + RATES_BEYOND, first + FURTHEST_RATES))
     return [rate_at(index) for index in range(low, high + 1)]
 
 
