@@ -12,7 +12,7 @@ from torch.utils.data import Sampler
 from rightbatch.controllers.contract import Controller, Seen
 from rightbatch.errors import InputError
 from rightbatch.gradients.monitor import NoiseScale
-from rightbatch.stepping import multiply_rates
+from rightbatch.schedules import Pace, multiply_rates
 
 END = 0
 """Stands among the sizes of waiting batches where a pass ends."""
@@ -75,7 +75,8 @@ class AdaptiveBatchSampler(Sampler[list[int]]):
         self.examples = self.steps = self.epoch = 0
         self._read = 0  # of this pass, by steps that were made
         self._waiting: deque[int] = deque()  # sizes of batches that were drawn, and not trained on yet
-        self._unscheduled = self._sampled = 0
+        self._sampled = 0
+        self._pace = Pace(schedule, batch_size)
         self._losses: list[float] = []
         self._state = controller.begin()
         self._handle = optimizer.register_step_post_hook(self._after_step)
@@ -119,10 +120,7 @@ class AdaptiveBatchSampler(Sampler[list[int]]):
             self._waiting.popleft()
             self._end_pass()
         if self._schedule is not None:
-            self._unscheduled += size
-            while self._unscheduled >= self._first:
-                self._unscheduled -= self._first
-                self._schedule.step()
+            self._pace.after(size)
         self._choose()
 
     def _choose(self) -> None:
@@ -150,7 +148,7 @@ class AdaptiveBatchSampler(Sampler[list[int]]):
         names = ("examples", "steps", "epoch", "batch_size", "rate_factor")
         return {name: getattr(self, name) for name in names} | {
             "read": self._read,
-            "unscheduled": self._unscheduled,
+            "unscheduled_examples": self._pace.owed_examples,
             "sampled": self._sampled,
             "controller": dict(self._state),
         }
@@ -159,7 +157,8 @@ class AdaptiveBatchSampler(Sampler[list[int]]):
         """Go on from there. Rates are those of the optimizer's and the schedule's own states."""
         for name in ("examples", "steps", "epoch", "batch_size", "rate_factor"):
             setattr(self, name, state[name])
-        self._read, self._unscheduled, self._sampled = state["read"], state["unscheduled"], state["sampled"]
+        self._read, self._sampled = state["read"], state["sampled"]
+        self._pace.owed_examples = state["unscheduled_examples"]
         self._state = state["controller"]
         self._waiting.clear()
 

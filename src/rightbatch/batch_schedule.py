@@ -6,6 +6,7 @@ In text, as settings and commands have it: "1024@50000" is 1024 from 50,000 exam
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -114,6 +115,7 @@ class BatchSchedule:
         )
 
 
+@functools.lru_cache(maxsize=256)  # every cost of every run asks for it
 def parsed(first_batch_size: int, text: str) -> BatchSchedule:
     """The schedule that begins with a batch size and goes on as the text says; an empty text: it does not change.
 

@@ -1,8 +1,8 @@
-"""Whether a schedule leaves the rate alone after warm-up: found out by stepping it on a throw-away parameter."""
+"""Schedules of the rate: whether one leaves it alone after warm-up, and how one is stepped where batches change."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -62,3 +62,31 @@ def probe_rates(workload: Workload) -> list[float]:
                 f"{planned_steps}, batch_size={trial.batch_size}). Take its length from trial.planned_steps."
             ) from error
     return rates
+
+
+class Pace:
+    """Steps a schedule that was made for steps of one batch size, so that it has always seen the same examples.
+
+    `owed_examples` are those of steps that it was not told of yet: fewer than a step of that size has.
+    """
+
+    def __init__(self, schedule: Any, batch_size: int) -> None:
+        self._schedule, self._batch_size = schedule, batch_size
+        self.owed_examples = 0
+
+    def after(self, examples: int) -> None:
+        """After a step on so many examples."""
+        self.owed_examples += examples
+        while self.owed_examples >= self._batch_size:
+            self.owed_examples -= self._batch_size
+            self._schedule.step()
+
+
+def multiply_rates(optimizer: torch.optim.Optimizer, schedule: Any, factor: float) -> None:
+    """Multiply the rates that are in force, and those that a schedule starts from."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["lr"] * factor
+        if "initial_lr" in group:
+            group["initial_lr"] = group["initial_lr"] * factor
+    if schedule is not None and hasattr(schedule, "base_lrs"):
+        schedule.base_lrs = [rate * factor for rate in schedule.base_lrs]

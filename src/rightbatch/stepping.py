@@ -17,6 +17,7 @@ from rightbatch.errors import WorkloadError
 from rightbatch.losses import check_loss, mean_loss
 from rightbatch.parts import split
 from rightbatch.records import Trial
+from rightbatch.schedules import Pace, multiply_rates
 from rightbatch.update import Update, under_autocast
 from rightbatch.workload import Workload
 
@@ -46,8 +47,8 @@ class Stepper:
         if self.schedule is not None and self.update.scale is not None:
             # A first step that overflows is left out on purpose; the schedule would warn that it comes before any step.
             self.optimizer._opt_called = True  # type: ignore[attr-defined]
+        self._pace = Pace(self.schedule, trial.batch_size)
         self.rate_factor = 1.0
-        self._unscheduled_examples = 0  # of steps that the schedule has not been told of
         self._order = torch.Generator().manual_seed(trial.seed)
         self._order_at_epoch_start = self._order.get_state()
         self._read_in_epoch = 0
@@ -116,20 +117,12 @@ class Stepper:
         else:
             self.update()
             if self.schedule is not None:
-                self._step_schedule()
+                self._pace.after(self.batch_size)
         self._count(1)
 
     def _count(self, steps: int) -> None:
         self.step += steps
         self.examples += steps * self.batch_size
-
-    def _step_schedule(self) -> None:
-        """After a step: schedules count in steps of the trial's batch size, so that they see the same examples."""
-        assert self.schedule is not None
-        self._unscheduled_examples += self.batch_size
-        while self._unscheduled_examples >= self.trial.batch_size:
-            self._unscheduled_examples -= self.trial.batch_size
-            self.schedule.step()
 
     def _block(self, steps: int) -> list[torch.Tensor]:
         model, optimizer, schedule = self.model, self.optimizer, self.schedule
@@ -148,7 +141,7 @@ class Stepper:
             )
             update()
             if schedule is not None:
-                self._step_schedule()
+                self._pace.after(self.batch_size)
         self._count(steps)
         return kept
 
@@ -164,7 +157,7 @@ class Stepper:
 
         losses = self.update.solve(gradients)
         if self.schedule is not None:
-            self._step_schedule()
+            self._pace.after(self.batch_size)
         return losses
 
     def _backward(self, loss: Any) -> torch.Tensor:
@@ -207,7 +200,7 @@ class Stepper:
             "examples": self.examples,
             "batch_size": self.batch_size,
             "rate_factor": self.rate_factor,
-            "unscheduled_examples": self._unscheduled_examples,
+            "unscheduled_examples": self._pace.owed_examples,
             "order": self._order_at_epoch_start,
             "read_in_epoch": self._read_in_epoch,
         }
@@ -220,7 +213,7 @@ class Stepper:
             self.schedule.load_state_dict(state["schedule"])
         self.update.load(state["update"])
         self.step, self.examples = state["step"], state["examples"]
-        self.rate_factor, self._unscheduled_examples = state["rate_factor"], state["unscheduled_examples"]
+        self.rate_factor, self._pace.owed_examples = state["rate_factor"], state["unscheduled_examples"]
         if state["batch_size"] != self.batch_size:
             self._begin_size(state["batch_size"])
             self.update.resize(state["batch_size"])
@@ -233,13 +226,3 @@ class Stepper:
 def accumulation_steps(batch_size: int, micro_batch_size: int | None) -> int:
     """The fewest parts of a batch that have at most so many examples each."""
     return 1 if micro_batch_size is None else -(-batch_size // micro_batch_size)
-
-
-def multiply_rates(optimizer: torch.optim.Optimizer, schedule: Any, factor: float) -> None:
-    """Multiply the rates that are in force, and those that a schedule starts from."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["lr"] * factor
-        if "initial_lr" in group:
-            group["initial_lr"] = group["initial_lr"] * factor
-    if schedule is not None and hasattr(schedule, "base_lrs"):
-        schedule.base_lrs = [rate * factor for rate in schedule.base_lrs]

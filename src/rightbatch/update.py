@@ -32,8 +32,8 @@ class Update:
         self._average: AveragedModel | None = None
         self._averaging_examples = workload.averaging_examples
         if workload.averaging_examples is not None:
-            average = exponential_average(math.exp(-trial.batch_size / workload.averaging_examples))
-            self._average = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+            self._average = AveragedModel(model, use_buffers=True)
+            self.resize(trial.batch_size)
         self._plain = self._norm is None and self._scaler is None and self._average is None
         self.by_closure = needs_closure(optimizer)
         """Whether the optimizer computes gradients itself, several times a step: see `solve`."""
