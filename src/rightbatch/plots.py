@@ -38,6 +38,11 @@ def step_time(study: str | Path, **asked: Any) -> alt.LayerChart:
     return _drawn("step-time", study, asked)
 
 
+def growing(study: str | Path, **asked: Any) -> alt.LayerChart:
+    """Plans of a batch that grows while training, over the costs of the fixed sizes."""
+    return _drawn("growing", study, asked)
+
+
 def epoch(study: str | Path, **asked: Any) -> alt.LayerChart:
     """Seconds per epoch against batch size."""
     return _drawn("epoch", study, asked)

@@ -40,6 +40,10 @@ LossExamples = Annotated[
 Limit = Annotated[
     str | None, typer.Option(help="What training may hold of memory, as 8GB; larger batches are accumulated.")
 ]
+ScheduleOption = Annotated[
+    bool,
+    typer.Option("--schedule", help="Also search a batch that grows while training, and judge it with fresh seeds."),
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of PyTorch; measure with those you train with.")]
 Workers = Annotated[int, typer.Option(min=1, help="Runs made at a time, each in a process of its own.")]

@@ -10,8 +10,10 @@ from typing import Any
 
 from rightbatch.answer import Recommendation
 from rightbatch.evidence import Evidence
+from rightbatch.growth import growth_of
 from rightbatch.pipeline.budget import parse_budget, run_seconds
 from rightbatch.pipeline.desk import OUT_OF_BUDGET, Watch, unwatched
+from rightbatch.pipeline.growing import check_growing, grow, grown_sizes
 from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.memory import cautions_of_fitting, fitting
 from rightbatch.pipeline.models import models_folder, pruning, winner
@@ -44,6 +46,10 @@ PROTOCOL_OF_ENDS = (
 )
 
 
+ROUNDS = 3
+"""So often at most the fixed sizes are searched and then growing ones: trying these may show a better fixed one."""
+
+
 def find(
     workload: Any,
     *,
@@ -57,6 +63,7 @@ def find(
     keep_models: KeepModels = "none",
     start_from: StartFrom | None = None,
     limit: int | str | None = None,
+    schedule: bool = False,
     changed_code: ChangedCode = "refuse",
     watch: Watch = unwatched,
     **asked: Any,
@@ -79,6 +86,8 @@ def find(
     start_from: A file with the weights (a state dict) that every run of a `Workload` starts from.
     limit: What training may hold of memory, in bytes or as a text ("8GB"): what fits in one pass is found first, and
         larger batches are accumulated. None: the same as soon as a size does not fit into what is free.
+    schedule: Whether a batch that grows while training is searched too, from the best fixed size, and judged beside it
+        with fresh seeds: up to ten runs to search, up to twelve to judge.
     changed_code: What to do where the code of the workload has changed since its study began: "refuse", or "mix".
     asked: The question, where it differs from the workload's: `objective`, `target` ..., the fields of `Ask`.
 
@@ -98,6 +107,8 @@ def find(
         "start_from": start_from,
     }
     runner = as_runner(workload, **how)
+    if schedule:
+        check_growing(runner, ask)
     with open_study(study, runner.facts, changed_code) as kept:
         sizes = tuple(batch_sizes or sizes_to_try(runner, ask.present))
         seconds = None
@@ -107,25 +118,29 @@ def find(
         share = None if seconds is None else seconds / 3
         if limit is not None:
             runner = fitting(kept, workload, how, limit)
-        measure_step_times(kept, runner, timed_sizes(sizes, ask), budget_seconds=share)
+        timed = timed_sizes(grown_sizes(sizes, runner) if schedule else sizes, ask)
+        measure_step_times(kept, runner, timed, budget_seconds=share)
         if limit is None and getattr(runner, "too_large", None) is not None:
             ran = max((record.batch_size for record in kept.step_times(runner.environment)), default=0)
             runner = fitting(kept, workload, how, limit, ran)
-            measure_step_times(kept, runner, timed_sizes(sizes, ask), budget_seconds=share)
+            measure_step_times(kept, runner, timed, budget_seconds=share)
         evidence = pose(kept, runner, ask, watch, range(seeds))
         strategy = _strategy(runner, evidence, ask, sizes, range(seeds))
         models = models_folder(kept.path) if keep_models != "none" else None
         with crew_of(workload, runner, workers, **how) as crew:
-            evidence, why = drive(
-                kept,
-                runner,
-                strategy,
-                evidence,
-                crew=crew,
-                deadline=deadline,
-                models=models,
-                watch=pruning(models, watch) if models else watch,
-            )
+            driven: dict[str, Any] = {
+                "crew": crew,
+                "deadline": deadline,
+                "models": models,
+                "watch": pruning(models, watch) if models else watch,
+            }
+            for _ in range(ROUNDS if schedule else 1):
+                evidence, why = drive(kept, runner, strategy, evidence, **driven)
+                known = len(evidence.runs)
+                if schedule and why != OUT_OF_BUDGET:
+                    evidence, why = grow(kept, runner, evidence, **driven)
+                if why == OUT_OF_BUDGET or len(evidence.runs) == known:
+                    break
         answer = recommend(
             evidence,
             protocol=_protocol(runner, evidence).format(seeds=counted(seeds, "seed")),
@@ -133,7 +148,7 @@ def find(
             in_budget=why != OUT_OF_BUDGET,
             forecast=forecast_of(evidence),
         )
-        answer = beside_other_settings(answer, evidence)
+        answer = beside_other_settings(replace(answer, growth=growth_of(evidence, answer)), evidence)
         answer = replace(answer, cautions=(*answer.cautions, *cautions_of_fitting(kept, runner)))
         if models and (path := winner(models, evidence, answer)):
             answer = replace(answer, model=str(path))

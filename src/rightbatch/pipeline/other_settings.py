@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from rightbatch.answer import Recommendation
+from rightbatch.batch_schedule import SETTING
 from rightbatch.errors import InsufficientEvidence
 from rightbatch.evidence import Evidence
 from rightbatch.pipeline.searching import forecast_of
@@ -15,8 +16,12 @@ from rightbatch.report import units
 
 
 def beside_other_settings(answer: Recommendation, evidence: Evidence) -> Recommendation:
-    """The answer with a reason more for every other value of a setting that the study has an answer for."""
-    said = [_compared(answer, evidence, name, value) for name, value in _others(evidence)]
+    """The answer with a reason more for every other value of a setting that the study has an answer for.
+
+    But for the schedules of a search of growing batches, which the answer has already.
+    """
+    others = (one for one in _others(evidence) if one[0] != SETTING or answer.growth is None)
+    said = [_compared(answer, evidence, name, value) for name, value in others]
     return replace(answer, reasons=(*answer.reasons, *filter(None, said)))
 
 

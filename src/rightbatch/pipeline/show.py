@@ -9,6 +9,7 @@ from typing import Any
 from rightbatch.answer import Recommendation
 from rightbatch.errors import InsufficientEvidence
 from rightbatch.evidence import Evidence
+from rightbatch.growth import growth_of
 from rightbatch.pipeline.other_settings import beside_other_settings
 from rightbatch.pipeline.searching import forecast_of
 from rightbatch.pipeline.setting_up import Ask, gather, question, stated_target
@@ -45,4 +46,5 @@ def show(path: str | Path, **asked: Any) -> tuple[Recommendation, Evidence]:
         answers = study.answers()
         protocol = answers[-1]["protocol"] if answers else "the runs of this study, as they are"
         answer = recommend(evidence, protocol=protocol, spent_seconds=study.costs(), forecast=forecast_of(evidence))
+        answer = replace(answer, growth=growth_of(evidence, answer))
         return beside_other_settings(answer, evidence), evidence

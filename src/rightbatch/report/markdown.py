@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rightbatch.report import spoken, terminal, units
 from rightbatch.report.figures.sweet_spot import zone_of
+from rightbatch.report.growth import growth_text
 from rightbatch.report.sheet import Sheet
 
 SPECIAL = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>#|"})
@@ -23,6 +24,7 @@ def markdown(sheet: Sheet) -> str:
         *([f"- now: {_plain(terminal.present_text(answer))}"] if answer.present else []),
         f"- {_plain(spoken.sure_text(answer))}",
         f"- {_plain(spoken.factor_of_two_text(answer))}",
+        *([f"- growing: {_plain(growth_text(answer.growth))}"] if answer.growth else []),
         *(f"- because {_plain(reason)}" for reason in answer.reasons),
         *(f"- caution: {_plain(caution)}" for caution in answer.cautions),
         "",

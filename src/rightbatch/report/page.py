@@ -45,7 +45,7 @@ SECTIONS = (
         "The sweet spot",
         "Cost is steps to the target times seconds per step: larger batches need fewer steps, and each takes longer. "
         "Where the product is least depends on how far one trains.",
-        ("sweet-spot", "frontier", "steps", "step-time"),
+        ("sweet-spot", "frontier", "steps", "step-time", "growing"),
         "target",
     ),
     Section(

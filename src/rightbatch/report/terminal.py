@@ -23,6 +23,7 @@ from rightbatch.fit.step_time import (
 )
 from rightbatch.records import Interval, StepTime
 from rightbatch.report import units
+from rightbatch.report.growth import growth_text
 from rightbatch.zones import SURE
 
 COST_TITLES = {
@@ -156,6 +157,8 @@ def _lines(answer: Recommendation) -> list[RenderableType]:
         say("present", present_text(answer))
     for cost in answer.fresh_costs:
         say("fresh run", f"the choice once more with a fresh seed: {fresh_text(answer, cost)}")
+    if answer.growth is not None:
+        say("growing", growth_text(answer.growth))
     for reason in answer.reasons:
         say("because", reason)
     for caution in answer.cautions:

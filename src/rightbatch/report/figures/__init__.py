@@ -5,6 +5,7 @@ from __future__ import annotations
 from rightbatch.report.figures.figure import Figure, to_target
 from rightbatch.report.figures.frontier import draw_frontier, frontier_data, tell_frontier
 from rightbatch.report.figures.gradients import draw_noise, noise_data, tell_noise
+from rightbatch.report.figures.growing import can_grow, draw_growing, growing_data, tell_growing
 from rightbatch.report.figures.minima import (
     draw_path,
     draw_sharpness,
@@ -83,6 +84,17 @@ FIGURES: tuple[Figure, ...] = (
         draw_step_time,
         tell_step_time,
         measure="profile {workload} --study {study}",
+    ),
+    Figure(
+        "growing",
+        "A batch that grows while training",
+        "Blue: the fixed sizes, each at its best rate. A line: a plan that was tried, from its first to its last batch "
+        "size, at its cost. Green: the best plan, by fresh seeds. Plans that missed the target are left out.",
+        growing_data,
+        draw_growing,
+        tell_growing,
+        measure="find {workload} --study {study} --schedule",
+        applies=can_grow,
     ),
     Figure(
         "epoch",

@@ -1,0 +1,169 @@
+"""Plans of a batch that grows, and what a study says of them beside its best fixed size. Needs no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from rightbatch.answer import Growth, PlanRow, Recommendation
+from rightbatch.batch_schedule import SETTING, BatchSchedule, parsed
+from rightbatch.evidence import FRESH_SEED, Evidence
+from rightbatch.means import ratio_of_means
+from rightbatch.records import Interval, Run, Setting, Settings, Trial
+
+LEVEL = 0.95
+"""Of the interval of a gain, all looks together."""
+
+LOOKS = (3, 6)
+"""Numbers of fresh seeds after which it is asked whether plan and fixed size can be told apart."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A rate and a schedule of the batch size; a schedule of one phase is a fixed size."""
+
+    learning_rate: float
+    schedule: BatchSchedule
+
+    @property
+    def batch_size(self) -> int:
+        """Of the first phase."""
+        return self.schedule.phases[0].batch_size
+
+    def __str__(self) -> str:
+        return plan_text(self.batch_size, self.learning_rate, str(self.schedule))
+
+    def trial(self, seed: int, planned_examples: int | None, settings: Mapping[str, Setting]) -> Trial:
+        """A run of it."""
+        own = Settings({**settings, SETTING: str(self.schedule)} if not self.schedule.fixed else settings)
+        return Trial(self.batch_size, self.learning_rate, seed, planned_examples, own)
+
+    def evidence(self, evidence: Evidence) -> Evidence:
+        """Of the runs of this schedule."""
+        return evidence.with_setting(SETTING, str(self.schedule))
+
+    def parts(self) -> tuple[Plan, ...]:
+        """It without each of its later phases in turn."""
+        phases = self.schedule.phases
+        return tuple(
+            Plan(self.learning_rate, BatchSchedule((*phases[:k], *phases[k + 1 :]))) for k in range(1, len(phases))
+        )
+
+    def run(self, evidence: Evidence, seed: int) -> Run | None:
+        """Its run with a seed, where that tells something."""
+        own = self.evidence(evidence)
+        run = own.run_of(self.batch_size, self.learning_rate, seed)
+        return run if run is not None and own.conclusive(run) else None
+
+    def cost(self, evidence: Evidence, seed: int) -> float:
+        """Of its run with a seed; infinite where that missed the target, or was not made."""
+        run = self.run(evidence, seed)
+        cost = self.evidence(evidence).cost(run) if run is not None else None
+        return math.inf if cost is None else cost
+
+    def spent(self, evidence: Evidence, seed: int) -> float:
+        """What its run with a seed took, whether it reached the target or not."""
+        own = self.evidence(evidence)
+        run = own.run_of(self.batch_size, self.learning_rate, seed)
+        if run is None or not run.points:
+            return 0.0
+        return own.cost_of_steps(self.batch_size, run.points[-1].step, run.points[-1].examples) or 0.0
+
+    def mean(self, evidence: Evidence) -> float:
+        """The geometric mean of its costs over all seeds that took part in choosing; infinite if any missed."""
+        cells = self.evidence(evidence).cells_of(self.batch_size)
+        return next((cell.mean for cell in cells if cell.learning_rate == self.learning_rate), math.inf)
+
+    def fresh_costs(self, evidence: Evidence) -> tuple[float, ...]:
+        """Of all its runs with fresh seeds; infinite where one missed."""
+        costs = self.evidence(evidence).fresh_costs(self.batch_size, self.learning_rate)
+        return tuple(math.inf if cost is None else cost for cost in costs)
+
+
+def plan_text(batch_size: int, learning_rate: float, schedule: str) -> str:
+    """A plan as people read it."""
+    return f"{batch_size} at rate {learning_rate:g}" + (f", then {schedule}" if schedule else "")
+
+
+def fixed_plan(batch_size: int, learning_rate: float) -> Plan:
+    """A batch size that stays as it is."""
+    return Plan(learning_rate, parsed(batch_size, ""))
+
+
+def mean_cost(costs: Iterable[float]) -> float:
+    """The geometric mean; infinite if any is."""
+    logs = np.log(list(costs))
+    return math.exp(float(np.mean(logs))) if np.all(np.isfinite(logs)) else math.inf
+
+
+def compared(evidence: Evidence, plan: Plan, fixed: Plan, looks: int = len(LOOKS)) -> Interval | None:
+    """The cost of a plan over that of the fixed size, by fresh seeds; None where either missed the target with one.
+
+    A t interval of the log (Welch), at 95 % all looks together (Bonferroni).
+    """
+    ours, theirs = plan.fresh_costs(evidence), fixed.fresh_costs(evidence)
+    if not ours or not theirs or not math.isfinite(mean_cost((*ours, *theirs))):
+        return None
+    return ratio_of_means(ours, theirs, 1 - (1 - LEVEL) / looks)
+
+
+def growth_of(evidence: Evidence, answer: Recommendation) -> Growth | None:
+    """What a study says of growing batches beside its fixed choice; None where none was run with fresh seeds."""
+    if evidence.settings.get(SETTING):
+        return None
+    fixed = fixed_plan(answer.batch_size, answer.learning_rate)
+    plans = _plans(evidence)
+    gains = {plan: gain for plan in plans if (gain := compared(evidence, plan, fixed)) is not None}
+    if not gains:
+        return None
+    best = min(gains, key=lambda plan: (-len(plan.fresh_costs(evidence)), gains[plan].estimate))
+    gain, unit = gains[best], fixed.mean(evidence)
+    ours, theirs = best.fresh_costs(evidence), fixed.fresh_costs(evidence)
+    return Growth(
+        batch_size=best.batch_size,
+        learning_rate=best.learning_rate,
+        schedule=str(best.schedule),
+        times_the_fixed=gain,
+        recommended=gain.high is not None and gain.high < 1,
+        cost=mean_cost(ours),
+        fixed_cost=mean_cost(theirs),
+        spread=_spread(ours),
+        fixed_spread=_spread(theirs),
+        seeds=len(ours),
+        parts=tuple(_row(evidence, part, unit, _seeds(evidence, part)) for part in best.parts()),
+        tried=tuple(_row(evidence, plan, unit, seeds) for plan, seeds in plans.items() if seeds),
+        spent=sum(plan.spent(evidence, seed) for plan, seeds in plans.items() for seed in seeds) / unit,
+    )
+
+
+def _plans(evidence: Evidence) -> dict[Plan, tuple[int, ...]]:
+    """Every growing plan that has runs with the settings of the question, with the seeds that took part in choosing."""
+    found: dict[Plan, tuple[int, ...]] = {}
+    declared = {**evidence.declared, **evidence.settings}
+    for run in evidence.runs:
+        trial = run.trial
+        text = str(trial.settings.get(SETTING, ""))
+        if text and {**declared, **trial.settings} == {**declared, SETTING: text}:
+            plan = Plan(trial.learning_rate, parsed(trial.batch_size, text))
+            found[plan] = (*found.get(plan, ()), *([trial.seed] if trial.seed < FRESH_SEED else []))
+    return {plan: tuple(dict.fromkeys(seeds)) for plan, seeds in found.items()}
+
+
+def _seeds(evidence: Evidence, plan: Plan) -> tuple[int, ...]:
+    """Those that took part in choosing, of its runs that tell something."""
+    own = plan.evidence(evidence)
+    runs = own.runs_at(plan.batch_size, plan.learning_rate)
+    return tuple(sorted(run.trial.seed for run in runs if run.trial.seed < FRESH_SEED and own.conclusive(run)))
+
+
+def _row(evidence: Evidence, plan: Plan, unit: float, seeds: tuple[int, ...]) -> PlanRow:
+    cost = mean_cost(plan.cost(evidence, seed) for seed in seeds) if seeds else math.inf
+    times = cost / unit if math.isfinite(cost) else None
+    return PlanRow(plan.batch_size, plan.learning_rate, str(plan.schedule), times, len(seeds))
+
+
+def _spread(costs: tuple[float, ...]) -> float | None:
+    return float(np.std(np.log(costs), ddof=1)) if len(costs) > 1 else None

@@ -1,0 +1,39 @@
+"""What is said of a batch that grows while training."""
+
+from __future__ import annotations
+
+from rightbatch.answer import Growth
+from rightbatch.growth import plan_text
+from rightbatch.report import units
+
+
+def growth_text(growth: Growth) -> str:
+    """The verdict in a sentence or two."""
+    plan = plan_text(growth.batch_size, growth.learning_rate, growth.schedule)
+    told = (
+        "a batch that grows is faster"
+        if growth.recommended
+        else "that a batch that grows is faster is not beyond doubt"
+        if growth.times_the_fixed.estimate < 1
+        else "no growing batch that was tried is faster"
+    )
+    spread = (
+        f", varying by {100 * growth.spread:.0f} % between seeds instead of {100 * growth.fixed_spread:.0f} %"
+        if growth.spread is not None and growth.fixed_spread is not None
+        else ""
+    )
+    return (
+        f"{told[0].upper()}{told[1:]}: {plan} costs {units.interval(growth.times_the_fixed)} times the fixed batch "
+        f"size, by {growth.seeds} fresh seeds{spread}.{_parts(growth)}"
+    )
+
+
+def _parts(growth: Growth) -> str:
+    """What is left of it without each of its phases."""
+    said = [
+        f"{plan_text(part.batch_size, part.learning_rate, part.schedule)} "
+        + ("misses the target" if part.times_the_fixed is None else f"costs {units.times(part.times_the_fixed)}")
+        for part in growth.parts
+        if part.seeds
+    ]
+    return f" Without a part of it: {'; '.join(said)}." if said else ""
