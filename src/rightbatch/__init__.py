@@ -51,6 +51,7 @@ if TYPE_CHECKING:  # the same names as in `_FOUND_IN`, for type checkers and edi
     from rightbatch.pipeline.sharpness import sharpness
     from rightbatch.pipeline.show import show
     from rightbatch.pipeline.sweep import sweep
+    from rightbatch.pipeline.train import Trained, train
     from rightbatch.retrying import Attempt, attempts, within_memory
     from rightbatch.runner import RunInProgress
     from rightbatch.store import Study
@@ -91,6 +92,7 @@ __all__ = [
     "Study",
     "StudyError",
     "Target",
+    "Trained",
     "Trial",
     "Workload",
     "WorkloadError",
@@ -112,6 +114,7 @@ __all__ = [
     "sharpness",
     "show",
     "sweep",
+    "train",
     "within_memory",
 ]
 
@@ -134,6 +137,7 @@ _FOUND_IN = {
     "RunInProgress": "runner",
     "Runs": "pipeline.runs",
     "Study": "store",
+    "Trained": "pipeline.train",
     "Workload": "workload",
     "attempts": "retrying",
     "branches": "pipeline.branches",
@@ -150,6 +154,7 @@ _FOUND_IN = {
     "sharpness": "pipeline.sharpness",
     "show": "pipeline.show",
     "sweep": "pipeline.sweep",
+    "train": "pipeline.train",
     "within_memory": "retrying",
 }
 

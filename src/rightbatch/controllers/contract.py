@@ -81,7 +81,9 @@ class Choice:
 class Controller(Protocol):
     """Chooses the batch size while training. Frozen: what it is made with is all that it is."""
 
-    limits: Limits
+    @property
+    def limits(self) -> Limits:
+        """Within which it chooses."""
 
     @property
     def needs(self) -> frozenset[Need]:

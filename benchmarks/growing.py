@@ -1,0 +1,244 @@
+"""A batch that grows against the tuned fixed best: what `find --schedule` recommends, and every published controller.
+
+    RIGHTBATCH_DATA=data python benchmarks/growing.py --out benchmarks/growing.json [NAME ...]
+
+The seven problems of `tables/`. The fixed best is the best cell of the recorded table, at this machine's step times.
+Everything is judged on the same six fresh seeds, in training seconds: each step counts the median step time of its
+batch size, all sizes timed in turn before. A controller begins at batch size 32 with the best rate that 32 has in the
+table, and may go to 4,096 or a quarter of the data. What is done is kept: the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import rightbatch
+from rightbatch import Trial, controllers, curves
+from rightbatch.batch_schedule import BatchSchedule, schedule_of
+from rightbatch.controllers import Controller, Limits
+from rightbatch.errors import WorkloadError
+from rightbatch.evidence import FRESH_SEED, Evidence
+from rightbatch.growth import Plan, compared, fixed_plan, mean_cost
+from rightbatch.machine import processor
+from rightbatch.means import difference_of_means, ratio_of_means
+from rightbatch.online import OnlineRun, points_of
+from rightbatch.pipeline.desk import unwatched
+from rightbatch.pipeline.loop import drive
+from rightbatch.pipeline.profile import measure_step_times
+from rightbatch.pipeline.runners import as_runner
+from rightbatch.pipeline.setting_up import Ask, open_study, pose
+from rightbatch.records import to_json
+from rightbatch.search.growing import Growing
+from rightbatch.search.strategy import Advance, fixed
+from rightbatch.workload import Workload
+
+HERE = Path(__file__).parent
+MAKERS = f"{HERE / 'tables' / 'workloads.py'}:make_"
+PROBLEMS = {
+    "fashion_mlp": "fashion_mnist:mlp",
+    "letter": "letter",
+    "char_gru": f"{MAKERS}char_gru",
+    "fashion_cnn": f"{MAKERS}fashion_cnn",
+    "fashion_logistic": f"{MAKERS}fashion_logistic",
+    "protein_regression": f"{MAKERS}protein_regression",
+    "char_transformer": f"{MAKERS}char_transformer",
+}
+TARGETS = {
+    "fashion_mlp": 0.86,
+    "letter": 0.93,
+    "char_gru": -2.15,
+    "fashion_cnn": 0.85,
+    "fashion_logistic": -0.45,
+    "protein_regression": -0.6,
+    "char_transformer": -2.3,
+}
+"""Of the tables, in which losses are negated; the workloads have the same."""
+
+SEEDS = range(FRESH_SEED, FRESH_SEED + 6)
+USUAL, LARGEST = 32, 4096
+
+GIVE_UP_FACTOR = 8.0
+"""A controller's run is stopped when it has cost so many times the fixed best."""
+
+OF_THEIR_PAPERS: dict[str, Callable[[Limits, float], Controller]] = {
+    "instead-of-decay": lambda limits, e: controllers.InsteadOfDecay([round(0.5 * e), round(0.75 * e)], 5.0, limits),
+    "noise-following": lambda limits, e: controllers.NoiseFollowing(limits=limits),
+    "goodput": lambda limits, e: controllers.Goodput(limits=limits),
+    "norm-test": lambda limits, e: controllers.NormTest(theta=0.9, limits=limits),
+    "cabs": lambda limits, e: controllers.CABS(limits=limits),
+    "adadamp": lambda limits, e: controllers.AdaDamp(limits=limits),
+    "radadamp": lambda limits, e: controllers.RadaDamp(limits=limits),
+    "padadamp": lambda limits, e: controllers.PadaDamp(480 * 272 / e, limits=limits),
+    "geodamp": lambda limits, e: controllers.GeoDamp(round(e / 4), 2.0, limits=limits),
+}
+"""By the limits, and the examples that the fixed best needs where a paper leaves a clock to be chosen: at a half and
+three quarters of them, at each quarter, to 512 within them."""
+
+
+def measured(name: str, folder: Path) -> dict[str, Any]:
+    """One problem: the fixed best, the search, its plan and all controllers with fresh seeds, the quality."""
+    runner = as_runner(PROBLEMS[name])
+    most = min(LARGEST, runner.facts.train_examples // 4)
+    with open_study(folder / f"{name}.study.db", runner.facts) as kept:
+        measure_step_times(kept, runner, [2**k for k in range(2, most.bit_length()) if 2**k <= most])
+        evidence = pose(kept, runner, Ask(), unwatched, [0])
+        assert abs(evidence.question.target.value) == abs(TARGETS[name])
+        cells = costs_of_table(name, evidence)
+        best = min(cells, key=lambda cell: cells[cell])
+        usual = min((cell for cell in cells if cell[0] == USUAL), key=lambda cell: cells[cell])
+        chosen = fixed_plan(*best)
+        # One run, so that its cost is known before plans are tried beside it.
+        reach = curves.until_target(evidence.question.target)
+        evidence, _ = drive(kept, runner, fixed([Trial(*best, 0)], "the fixed best", reach), evidence)
+        rates = {size: min((c for c in cells if c[0] == size), key=lambda c: cells[c])[1] for size, _ in cells}
+        strategy = Growing(chosen, rates, most, runner.offers, looks=(len(SEEDS),))
+        evidence, why = drive(kept, runner, strategy, evidence)
+        plan = strategy.climb(evidence)
+        assert not isinstance(plan, Advance)
+        lasting = [Trial(*usual, seed) for seed in SEEDS] + [Trial(*best, seed) for seed in SEEDS]
+        evidence, _ = drive(kept, runner, fixed(lasting, "fresh seeds", reach), evidence)
+        tried = [p for p in _plans(evidence) if p != chosen]
+        spent = sum(p.spent(evidence, seed) for p in tried for seed in (0, 1))
+        unit = mean_cost(chosen.fresh_costs(evidence))
+        found = {
+            "fixed best": told(chosen, evidence, chosen),
+            "fixed 32": told(fixed_plan(*usual), evidence, chosen),
+            "find --schedule": told(plan, evidence, chosen) | {"why": why, "search": round(spent / unit, 2)},
+            "quality": quality(kept, runner, evidence, plan, chosen),
+        }
+    examples = evidence.steps_of_cost(best[0], unit) or 0.0
+    for controller, make in OF_THEIR_PAPERS.items():
+        costs, sizes = [], []
+        for seed in SEEDS:
+            cost, last = controlled(
+                runner.workload, make(Limits(4, most), examples * best[0]), usual, seed, evidence, unit
+            )
+            costs.append(cost)
+            sizes.append(last)
+        found[controller] = ratios(costs, chosen.fresh_costs(evidence)) | {"last sizes": sizes}
+        print(f"  {controller}: {found[controller]}", flush=True)
+    return found
+
+
+def of_table(name: str) -> Evidence:
+    """What the recorded table says."""
+    study = Path(f"{name}.table.study.db")
+    table = HERE / "tables" / f"{name}.csv.gz"
+    rightbatch.find(str(table), study=study, target=TARGETS[name], objective="steps")
+    return rightbatch.show(study, objective="steps")[1]
+
+
+def costs_of_table(name: str, evidence: Evidence) -> dict[tuple[int, float], float]:
+    """Seconds to the target of every cell of the table, by the step times of this machine."""
+    found = {}
+    for cell in of_table(name).cells:
+        seconds = evidence.step_seconds(cell.batch_size)
+        if cell.reaches and seconds is not None:
+            found[cell.batch_size, cell.learning_rate] = cell.mean * seconds
+    return found
+
+
+def _plans(evidence: Evidence) -> set[Plan]:
+    return {Plan(run.trial.learning_rate, schedule_of(run.trial)) for run in evidence.runs}
+
+
+def told(plan: Plan, evidence: Evidence, chosen: Plan) -> dict[str, Any]:
+    """A plan beside the fixed best, by the fresh seeds."""
+    gain = compared(evidence, plan, chosen, 1)
+    row = ratios(list(plan.fresh_costs(evidence)), chosen.fresh_costs(evidence))
+    print(f"  {plan}: {row}", flush=True)
+    return {"plan": str(plan), "times": None if gain is None else to_json(gain)} | row
+
+
+def ratios(costs: list[float], best: tuple[float, ...]) -> dict[str, Any]:
+    """Costs in seconds, how often the target was missed, their ratio to the fixed best and how they spread."""
+    reached = [cost for cost in costs if math.isfinite(cost)]
+    ratio = ratio_of_means(reached, best) if len(reached) == len(costs) else None
+    return {
+        "seconds": [round(cost, 4) for cost in reached],
+        "missed": len(costs) - len(reached),
+        "ratio": None if ratio is None else [round(v, 3) for v in (ratio.estimate, ratio.low or 0, ratio.high or 0)],
+        "spread": round(float(np.std(np.log(reached), ddof=1)), 3) if len(reached) > 1 else None,
+    }
+
+
+def quality(kept: Any, runner: Any, evidence: Evidence, plan: Plan, chosen: Plan) -> dict[str, Any]:
+    """The best value within twice the examples that the fixed best needs, of both: the difference, plan less fixed."""
+    target = evidence.question.target
+    needed = max(run.points[-1].examples for run in evidence.runs_at(chosen.batch_size, chosen.learning_rate))
+    length = 2 * needed
+    values = {}
+    for one in (plan, chosen):
+        trials = [one.trial(seed, length, {}) for seed in SEEDS]
+        asked = one.evidence(evidence)
+        # Longer runs than those to the target: of a study of their own.
+        with open_study(Path(f"{evidence.facts.name}.quality.study.db"), runner.facts) as own:
+            never = rightbatch.Target(
+                math.inf if target.direction == "max" else -math.inf, target.quantity, target.direction
+            )
+            empty = Evidence(
+                asked.facts, own.runs(), (), rightbatch.evidence.Question(rightbatch.Objective.STEPS, never)
+            )
+            known, _ = drive(own, runner, fixed(trials, "quality"), empty)
+            runs = [run for run in known.runs if run.trial in [runner.workload.complete(t) for t in trials]]
+        values[one] = [curves.best_value(run.points, target.quantity, target.direction) or math.nan for run in runs]
+    if plan == chosen:
+        return {"examples": length, "quantity": target.quantity}
+    gap = difference_of_means(values[plan], values[chosen])
+    return {"examples": length, "quantity": target.quantity, "plan less fixed": to_json(gap)}
+
+
+def controlled(
+    workload: Workload, controller: Controller, start: tuple[int, float], seed: int, evidence: Evidence, unit: float
+) -> tuple[float, int]:
+    """Seconds to the target of a run under a controller, infinite where it missed; and the batch size at its end."""
+    run = OnlineRun(workload, Trial(*start, seed), controller, evidence.step_times)
+    target, points = evidence.question.target, []
+
+    def cost(steps: float, examples: float) -> float:
+        return evidence.seconds.of_run(BatchSchedule(tuple(run.phases)), steps, examples) or math.inf
+
+    try:
+        for point in points_of(run, target):
+            points.append(point)
+            if point.step and cost(point.step, point.examples) > GIVE_UP_FACTOR * unit:
+                break
+    except WorkloadError:
+        return math.inf, run.stepper.batch_size
+    crossing = curves.crossing(points, target)
+    return (cost(crossing.steps, crossing.examples) if crossing else math.inf), run.stepper.batch_size
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--out", type=Path, default=Path("growing.json"))
+    parser.add_argument("--folder", type=Path, default=Path())
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    problems = json.loads(given.out.read_text())["problems"] if given.out.exists() else {}
+    for name in given.names or PROBLEMS:
+        if name not in problems:
+            print(name, flush=True)
+            problems[name] = measured(name, given.folder)
+            about = {
+                "machine": processor(),
+                "python": platform.python_version(),
+                "torch": torch.__version__.split("+")[0],
+            }
+            text = json.dumps({"command": " ".join(sys.argv), **about, "problems": problems}, indent=1)
+            given.out.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

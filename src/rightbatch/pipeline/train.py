@@ -1,0 +1,84 @@
+"""`train`: one training whose batch size is chosen as it goes, with no search before: from nothing but a profile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rightbatch import curves
+from rightbatch.batch_schedule import Phase
+from rightbatch.controllers import Controller, Goodput, Limits
+from rightbatch.engine import WorkloadRunner
+from rightbatch.errors import InputError
+from rightbatch.measure.step_time import measure_step_times
+from rightbatch.online import OnlineRun, points_of
+from rightbatch.pipeline.profile import LARGEST
+from rightbatch.pipeline.runners import as_runner
+from rightbatch.records import Point, Target, Trial
+
+ROUNDS = 5
+"""Repeats of a step time: the controller needs only the law through all of them."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of it. `phases`: from how many examples on which batch size and factor of the rate were used."""
+
+    points: tuple[Point, ...]
+    phases: tuple[Phase, ...]
+    reached: bool
+    model: torch.nn.Module
+
+
+def train(
+    workload: Any,
+    controller: Controller | None = None,
+    *,
+    present: tuple[int, float] | None = None,
+    target: float | None = None,
+    planned_examples: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    threads: int | None = None,
+) -> Trained:
+    """Train once, with a batch size that is chosen as it goes: no search before, nothing but seconds per step.
+
+        trained = rightbatch.train("digits")
+        trained.model, trained.phases
+
+    Parameters
+    ----------
+    workload: A `Workload`, or the name of one.
+    controller: One of `rightbatch.controllers`. None: goodput, the most progress per second by the noise scale and the
+        seconds per step, between an eighth of the first size and as much as fits 8,192 or a quarter of the data.
+    present: The batch size and the rate to begin with; None: those of the workload.
+    target: Train until the workload's target quantity has reached it; None: the workload's own target, and without
+        one to the planned length.
+
+    Raises
+    ------
+    InputError: For what is no workload, or says neither a present choice nor is given one.
+    """
+    runner = as_runner(workload, device=device, threads=threads)
+    if not isinstance(runner, WorkloadRunner):
+        raise InputError(
+            f"Only a rightbatch.Workload can be trained so; in your own loop use rightbatch.AdaptiveBatchSampler "
+            f"({runner.facts.name!r} draws its batches itself)."
+        )
+    first = present or runner.facts.present
+    if first is None:
+        raise InputError("Where to begin is not known. Give present=(batch_size, learning_rate).")
+    most = max(first[0], min(LARGEST, runner.facts.train_examples // 4 or LARGEST))
+    limits = Limits(max(1, first[0] // 8), most)
+    own = controller or Goodput(limits=limits)
+    sizes = [size for k in range(-3, 14) if limits.smallest <= (size := int(first[0] * 2.0**k)) <= most]
+    timed = list(measure_step_times(runner.workload, sizes, rounds=ROUNDS)) if "seconds" in own.needs else []
+    run = OnlineRun(runner.workload, Trial(*first, seed, planned_examples), own, timed)
+    wanted = target if target is not None else runner.facts.target
+    quantity = runner.facts.target_quantity
+    goal = None if wanted is None else Target(wanted, quantity, runner.facts.quantity_direction(quantity))
+    points = tuple(points_of(run, goal))
+    reached = goal is not None and curves.crossing(points, goal) is not None
+    return Trained(points, tuple(run.phases), reached, run.stepper.judged)
