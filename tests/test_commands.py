@@ -25,6 +25,7 @@ from rightbatch.commands import Command, CommandRunner
 from rightbatch.commands import run as command_run
 from rightbatch.commands.lines import FIELDS, CurveReader, GrowingFile, Lines
 from rightbatch.commands.run import CommandRun
+from rightbatch.commands.step_times import Repeats
 from rightbatch.commands.supervise import Supervised
 from rightbatch.errors import InputError, WorkloadError
 from rightbatch.machine import memory_kills
@@ -460,7 +461,7 @@ def test_a_whole_run(start):
     assert [(point.step, point.examples) for point in points] == [(step, 4 * step) for step in range(0, 51, 10)]
     assert all(point.valid_metric == point.valid_loss == 2 * (point.train_loss or 0.5) for point in points)
     assert points[0].seconds == 0
-    assert all(a.seconds < b.seconds for a, b in itertools.pairwise(points))
+    assert all(a.seconds <= b.seconds for a, b in itertools.pairwise(points))  # read together, they came together
 
 
 def test_after_its_end_a_run_says_the_same_again(start):
@@ -497,11 +498,19 @@ def test_a_last_line_without_its_end_is_a_line(start):
     assert (point.step, stop.reason) == (3, StopReason.FINISHED)
 
 
-def test_output_comes_when_it_is_printed(start, monkeypatch):
+@pytest.mark.parametrize("within", [(), ("env",), ("sh", "-c", 'python=$0; "$python" "$@"; exit')])
+def test_output_comes_when_it_is_printed(start, monkeypatch, within):
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     body = "print(json.dumps({'step': 3, 'valid_loss': 1})); wait_for('end')"  # not flushed by the program
-    run = start(body, python=(sys.executable, "-S"))
+    run = start(body, python=(*within, sys.executable, "-S"))
     assert run.advance().step == 3
+
+
+def test_lines_that_come_together_came_at_one_instant(start):
+    body = "sys.stdout.write(''.join(json.dumps({'step': k, 'valid_loss': 1}) + chr(10) for k in range(1, 20)))"
+    *points, _ = outcomes_of(start(body))
+    assert len(points) == 19
+    assert len({point.seconds for point in points}) == 1
 
 
 def test_a_metrics_file_may_come_late_and_in_pieces(start, tmp_path):
@@ -919,31 +928,101 @@ def test_a_finished_program_is_sent_no_signal(monkeypatch):
 # ------------------------------------------------------------------------------------------------------- step times
 
 
+def repeats_of(
+    points: list[tuple[int, float]], wanted: int = 9, limit_seconds: float = 10.0, *, by_clock: bool = True
+) -> Repeats:
+    """Those of a run with evaluations after so many steps and seconds, of which as many are taken as are needed."""
+    repeats = Repeats(wanted, limit_seconds)
+    for step, seconds in points:
+        if repeats.enough:
+            return repeats
+        repeats.add(Point(step=step, seconds=seconds), by_clock=by_clock)
+    repeats.end()
+    return repeats
+
+
+def test_short_intervals_are_taken_together_until_they_fill_a_repeat():
+    # 16 steps of 1/1024 s between evaluations: a hiccup of 0.05 s in one of them is a sixth of a repeat, not three.
+    points = [(16 * k, (k + (3.2 if k > 20 else 0)) / 64) for k in range(1, 100)]
+    seconds = repeats_of(points, 5).seconds
+    assert len(seconds) == 5
+    assert sorted(seconds)[:4] == pytest.approx([1 / 1024] * 4, rel=1e-9)
+    assert max(seconds) < 1.6 / 1024
+
+
+@pytest.mark.parametrize("start", [[(0, 0.0)], []])
+def test_the_interval_in_which_a_program_warms_up_is_left_out_where_others_follow(start):
+    points = [*start, *((10 * k, 3.0 + 0.5 * k) for k in range(1, 9))]
+    assert repeats_of(points, 3).seconds == pytest.approx([0.05] * 3)
+    assert repeats_of(points[:2], 3).seconds == pytest.approx([0.35 if start else 0.05])
+
+
+@pytest.mark.parametrize(("interval_seconds", "repeats"), [(12, 1), (6, 1), (4, 2), (0.5, 8)])
+def test_repeats_take_about_the_time_that_they_may(interval_seconds, repeats):
+    points = [(step, float(step * interval_seconds)) for step in range(40)]
+    assert repeats_of(points, 8).seconds == [float(interval_seconds)] * repeats
+
+
+def test_lines_that_a_buffer_kept_back_are_known_by_coming_together_after_a_silence():
+    buffered = [(step, 2.0 * (step // 160)) for step in range(1, 1000)]
+    assert repeats_of(buffered).kept_back
+    rounded = repeats_of(buffered, by_clock=False)  # its own seconds may be rounded
+    assert not rounded.kept_back
+    assert rounded.seconds == pytest.approx([2.0 / 160] * 4, rel=0.01)
+    # Evaluations that are close, read late: three at once, without a silence before.
+    assert not repeats_of([(step, 0.03 * (step // 3)) for step in range(1, 100)], 3).kept_back
+    # Each after a long time, and the last one twice.
+    assert not repeats_of([(1, 1.0), (2, 2.0), (3, 3.0), (4, 3.0)]).kept_back
+
+
+def test_lines_that_all_come_at_the_end_are_known_too():
+    assert repeats_of([(step, 0.2) for step in range(1, 50)]).kept_back
+    assert repeats_of([(step, 60.0 + 1e-4 * step) for step in range(1, 50)]).kept_back
+    assert repeats_of([(0, 0.0), (1, 4.0), *((step, 6.0) for step in range(2, 50))], 3).kept_back
+    # A program that starts at once and is soon done: there is no more to be had, and it is said to be short.
+    quick = repeats_of([(step, 0.02 + 1e-4 * step) for step in range(1, 50)])
+    assert (quick.kept_back, quick.short) == (False, True)
+    assert quick.seconds == pytest.approx([1e-4])
+    assert repeats_of([(5, 0.2)]).seconds == repeats_of([]).seconds == []
+
+
 def test_step_times_are_those_between_points(runner):
     body = """
-note(f"rate-{size}", rate)
+with open(here / "starts", "a") as file:
+    print(size, rate, file=file)
 step = 0
 while True:
     step += 4
-    say(step=step, valid_loss=1, seconds=size * step / 1024 + (step > 8))
+    say(step=step, valid_loss=1, seconds=size * step / 256 + (step > 8))
 """
     made = runner(body, present=(32, 0.5))
-    records = list(made.step_times([8, 16], rounds=5))
-    assert [record.batch_size for record in records] == [8, 16]
+    records = list(made.step_times([16, 8], rounds=5))
+    assert [record.batch_size for record in records] == [16, 8]
     for record in records:
-        usual = record.batch_size / 1024
-        assert record.seconds == pytest.approx((usual, usual + 0.25, usual))
-        assert record.wait_seconds == (0.0, 0.0, 0.0)
-    script = Path(made.command.argv[3])
-    assert float((script.parent / "rate-8").read_text()) == 0.005
-    assert [len(record.seconds) for record in made.step_times([8], rounds=2)] == [2]
+        usual = record.batch_size / 256
+        assert record.seconds == pytest.approx((usual, usual + 0.25, usual, usual, usual))
+        assert record.wait_seconds == (0.0,) * 5
+        assert record.unsteady == ()  # four of five alike: nothing to measure a deviation by
+    starts = Path(made.command.argv[3]).parent / "starts"
+    assert starts.read_text().split() == ["16", "0.005", "8", "0.005"]
+    starts.unlink()
+    assert [len(record.seconds) for record in made.step_times([16, 8], rounds=9)] == [9, 9]
+    assert starts.read_text().split()[::2] == ["16", "8", "16", "8"]  # in turn
 
 
-@pytest.mark.parametrize(("interval_seconds", "repeats"), [(12, 1), (6, 2), (4, 3), (0.5, 3)])
-def test_step_times_take_ten_seconds_at_most(runner, interval_seconds, repeats):
-    made = runner(f"for step in range(9): say(step=step, valid_loss=1, seconds=step * {interval_seconds})")
-    (record,) = made.step_times([8], rounds=20)
-    assert record.seconds == (float(interval_seconds),) * repeats
+def test_repeats_that_stand_out_or_are_short_are_flagged(runner):
+    made = runner("for k in range(1, 30): say(step=k, valid_loss=1, seconds=k / 4 + k % 3 / 64 + (k > 3))")
+    (record,) = made.step_times([8], rounds=9)
+    assert record.unsteady == tuple(k for k, seconds in enumerate(record.seconds) if seconds > 1) == (2, 7)
+    quick = runner("for k in range(1, 30): say(step=k, valid_loss=1, seconds=k / 1024)")
+    (record,) = quick.step_times([8], rounds=9)
+    assert (record.seconds, record.unsteady) == ((1 / 1024,) * 2, (0, 1))
+
+
+def test_a_program_that_keeps_its_lines_back_is_told_what_to_do(runner):
+    body = "sys.stdout.write(''.join(json.dumps({'step': k, 'valid_loss': 1}) + chr(10) for k in range(1, 20)))"
+    with pytest.raises(WorkloadError, match=r"At batch size 8: .*several at once.*flush=True.*print `seconds`"):
+        list(runner(body).step_times([8], rounds=9))
 
 
 def test_step_times_by_the_clock_end_the_program(runner, tmp_path):
@@ -956,7 +1035,7 @@ for step in range(1_000_000):
 """
     (record,) = runner(body).step_times([8], rounds=3)
     assert len(record.seconds) == 3
-    assert all(0 < seconds < DEADLINE_SECONDS for seconds in record.seconds)  # when they are read is by chance
+    assert all(0 < seconds < DEADLINE_SECONDS for seconds in record.seconds)
     assert float((tmp_path / "rate").read_text()) == 0.001
     eventually(lambda: gone(noted(tmp_path, "self")))
 
@@ -972,7 +1051,7 @@ if size == 4: [say(step=step, valid_loss=1, seconds=step) for step in range(3)];
 def test_sizes_that_give_no_interval_get_no_record(runner):
     made = runner(SIZES)
     (record,) = made.step_times([1, 3, 4], rounds=3)
-    assert (record.batch_size, record.seconds) == (4, (1.0, 1.0))
+    assert (record.batch_size, record.seconds) == (4, (1.0,))
     assert list(made.step_times([3], rounds=3)) == []
     with pytest.raises(WorkloadError, match=r"(?s)At batch size 1: .*exit code 1.*too small"):
         list(made.step_times([1, 2], rounds=3))

@@ -102,7 +102,7 @@ size, rate, seed, steps = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
 draw, loss = random.Random(seed), 1.0
 for step in range(steps + 1):
     if step % 5 == 0 or step == steps:
-        print(json.dumps({"step": step, "valid_loss": loss}), flush=True)
+        print(json.dumps({"step": step, "valid_loss": loss, "seconds": step / 64}), flush=True)
     loss *= 1 - rate * draw.random() / size
 """
 

@@ -18,7 +18,9 @@ from typing import Literal
 from rightbatch.commands import template
 from rightbatch.commands.lines import CurveReader, check_pattern
 from rightbatch.commands.run import CommandRun
+from rightbatch.commands.step_times import time_steps
 from rightbatch.errors import InputError, WorkloadError
+from rightbatch.fit.step_time import unsteady
 from rightbatch.machine import processor, thread_variables
 from rightbatch.records import (
     Direction,
@@ -26,8 +28,6 @@ from rightbatch.records import (
     Setting,
     Settings,
     StepTime,
-    Stop,
-    StopReason,
     Trial,
     WorkloadFacts,
 )
@@ -36,9 +36,11 @@ from rightbatch.runner import completed, suits
 OF_TRIALS = ("batch_size", "learning_rate", "seed", "planned_examples", "planned_steps")
 """Placeholders that every command line may have."""
 
-INTERVALS = 3
 STEP_TIME_SECONDS = 10.0
-"""The step time of a size is that of so many intervals between evaluations, or of those within this time."""
+"""A size is timed for so long at most, or for as long as one interval between evaluations takes."""
+
+ROUNDS_OF_TWO_PASSES = 6
+"""From so many repeats on, half of them are of a second start: of another time, after all other sizes."""
 
 SMALL_RATE = 0.001
 """Where nobody says what they train with, step times are measured at this rate."""
@@ -208,46 +210,33 @@ class CommandRunner:
         )
 
     def step_times(self, batch_sizes: Sequence[int], *, rounds: int) -> Iterator[StepTime]:
-        """Run each size once at a small rate, and take the intervals between its first evaluations.
+        """Run each size at a small rate, and take the intervals between its evaluations: see `step_times.Repeats`.
 
-        Unlike a workload, a program cannot be timed from inside, nor can sizes take turns. A size that does not fit
-        into memory gets no record. Raises `WorkloadError` when no size gets one and one failed otherwise.
+        Sizes take turns, in two passes with half of the repeats each where there are many: what else the machine does
+        then touches all alike, and is seen. A size that does not fit into memory gets no record. Raises `WorkloadError`
+        when no size gets one and one failed otherwise.
         """
         rate = self.command.present[1] / 100 if self.command.present else SMALL_RATE
+        passes = (rounds - rounds // 2, rounds // 2) if rounds >= ROUNDS_OF_TWO_PASSES else (rounds,)
+        found: dict[int, list[float]] = {size: [] for size in batch_sizes}
+        short: dict[int, list[int]] = {size: [] for size in batch_sizes}
         failures: list[str] = []
-        measured = False
-        for size in batch_sizes:
-            seconds, failure = _intervals(
-                self.start(Trial(size, rate, 0, settings=self._settings)), max(1, min(rounds, INTERVALS))
-            )
-            if seconds:
-                measured = True
-                yield StepTime(size, tuple(seconds), (0.0,) * len(seconds))
-            elif failure is not None:
-                failures.append(f"At batch size {size}: {failure}")
-        if failures and not measured:
+        for repeats in passes:
+            for size in list(found):
+                run = self.start(Trial(size, rate, 0, settings=self._settings))
+                timed, failure = time_steps(run, repeats, STEP_TIME_SECONDS / len(passes))
+                if timed.short:
+                    short[size] += range(len(found[size]), len(found[size]) + len(timed.seconds))
+                found[size] += timed.seconds
+                if not timed.seconds and failure is not None:
+                    failures.append(f"At batch size {size}: {failure}")
+                if not found[size]:
+                    del found[size]
+        for size, seconds in found.items():
+            flagged = tuple(sorted({*unsteady(seconds), *short[size]}))
+            yield StepTime(size, tuple(seconds), (0.0,) * len(seconds), flagged)
+        if failures and not found:
             raise WorkloadError(f"No step time could be measured: it takes two evaluations of a run. {failures[0]}")
-
-
-def _intervals(run: CommandRun, wanted: int) -> tuple[list[float], str | None]:
-    """Seconds per step between the points of a run, and why there are no more; None where memory or nothing failed."""
-    seconds: list[float] = []
-    before, spent = None, 0.0
-    try:
-        while len(seconds) < wanted and spent < STEP_TIME_SECONDS:
-            outcome = run.advance()
-            if isinstance(outcome, Stop):
-                no_memory = outcome.reason is StopReason.OUT_OF_MEMORY
-                return seconds, None if no_memory else outcome.message or "the program ended before that."
-            if before is not None and outcome.seconds > before.seconds:  # printed seconds may be rounded
-                seconds.append((outcome.seconds - before.seconds) / (outcome.step - before.step))
-                spent += outcome.seconds - before.seconds
-            before = outcome
-    except WorkloadError as error:
-        return seconds, str(error)
-    finally:
-        run.close()
-    return seconds, None
 
 
 # ---------------------------------------------------------------------------------------------------------- checks

@@ -128,6 +128,7 @@ class CurveReader:
     ----------
     lines: How many lines with a step there were.
     points: How many points were made of them.
+    prints_seconds: Whether evaluations have seconds of their own; None before the first one after step 0.
     """
 
     def __init__(self, trial: Trial, direction: Direction, pattern: re.Pattern[str] | None = None) -> None:
@@ -138,7 +139,7 @@ class CurveReader:
         self._evaluated = False
         self._train_total, self._train_lines = 0.0, 0
         self._origin_seconds = 0.0
-        self._prints_seconds: bool | None = None
+        self.prints_seconds: bool | None = None
         self._before = Point(step=0)
 
     def read(self, line: str, seconds: float) -> Point | None:
@@ -229,12 +230,12 @@ class CurveReader:
     def _seconds(self, seconds: float) -> float:
         printed = "seconds" in self._values
         if self._step > 0:
-            if self._prints_seconds not in (None, printed):
+            if self.prints_seconds not in (None, printed):
                 raise WorkloadError(
                     f"The program prints seconds with some evaluations and leaves them out with others: step "
                     f"{self._step} differs from those before it. Print them with every evaluation, or with none."
                 )
-            self._prints_seconds = printed
+            self.prints_seconds = printed
         return float(self._values["seconds"]) if printed else seconds - self._origin_seconds
 
     def _parse(self, line: str) -> dict[str, Any] | None:

@@ -114,6 +114,11 @@ class CommandRun:
         self._follower.start()
         self._timer = self._start_timer()
 
+    @property
+    def prints_seconds(self) -> bool:
+        """Whether the seconds of the points are the program's own, not those at which its lines came."""
+        return bool(self._reader.prints_seconds)
+
     def advance(self) -> Point | Stop:
         """Wait for the next point of the program, or for its end. A failure without a known cause is raised."""
         if self._stopwatch.held:
@@ -198,14 +203,15 @@ class CommandRun:
             self._take(lines, lines.end())
 
     def _take(self, source: Lines, lines: Sequence[str]) -> None:
-        """Make points of lines, where they are of the source that has them."""
+        """Make points of lines that came together, at this instant, where they are of the source that has them."""
+        came = self._stopwatch.seconds()
         if source is not (self._output if self._file is None else self._recorded):
             return
         for line in lines:
             if self._verdict is not None:
                 return
             try:
-                point = self._reader.read(line, self._stopwatch.seconds())
+                point = self._reader.read(line, came)
             except WorkloadError as error:
                 self._verdict = error
                 self._outcomes.put(error)  # now, not when the program has ended
