@@ -16,6 +16,7 @@ from rightbatch.cells import Cell, SizeEvidence
 from rightbatch.evidence import EQUIVALENT_FACTOR, Evidence, Objective, Question
 from rightbatch.fit.step_time import fit_step_time
 from rightbatch.records import Interval, Point, Run, StepTime, Stop, StopReason, Target, Trial, WorkloadFacts
+from rightbatch.seconds import Seconds
 from rightbatch.zones import DRAWS, ZoneEdge, Zones, find_zones, likelihoods
 
 checked = settings(derandomize=True, deadline=None, max_examples=60)
@@ -195,3 +196,27 @@ def test_with_one_seed_everywhere_or_nothing_reached_nothing_is_likely() -> None
 
 def test_sizes_that_miss_the_target_have_no_likelihood() -> None:
     assert set(shares(evidence({32: spread(5, 0.1, 3), 64: [20.0, 20.0, 20.0]}))) == {32}
+
+
+def test_the_error_of_a_step_time_is_in_the_interval_of_a_cost_in_seconds_and_in_no_other() -> None:
+    logs = {32: [5.0, 5.2, 5.4]}
+    times = [StepTime(32, (0.001, 0.002, 0.004), (0.0,) * 3)]
+    half = {}
+    for objective in (Objective.STEPS, Objective.TIME):
+        of = evidence(logs, objective, times)
+        cost = of.sizes[0].cost
+        assert cost is not None
+        half[objective] = math.log(cost.high / cost.estimate) / stats.t.ppf(0.975, of.seed_noise.freedom)
+    error = evidence(logs, Objective.TIME, times).seconds_error(32)
+    assert error == pytest.approx(math.log(4) / (2 * stats.norm.ppf(0.875)))
+    assert half[Objective.TIME] == pytest.approx(math.hypot(half[Objective.STEPS], error))
+
+
+def test_the_error_of_few_repeats_is_at_least_what_is_typical() -> None:
+    times = [StepTime(size, (1.0, 1.1, 1.1**2), (0.0,) * 3) for size in (8, 16)]
+    times += [StepTime(32, (1.0,), (0.0,)), StepTime(64, (1.0, 4.0), (0.0,) * 2), StepTime(128, (1.0,) * 3, (0.0,) * 3)]
+    seconds = Seconds(tuple(times))
+    typical = 2 * math.log(1.1) / (2 * stats.norm.ppf(0.875))
+    assert seconds.error_of_step(8) == seconds.error_of_step(32) == pytest.approx(typical)
+    assert seconds.error_of_step(64) > typical > seconds.error_of_step(128) == 0
+    assert Seconds((times[2],)).error_of_step(32) == 0

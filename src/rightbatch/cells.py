@@ -55,8 +55,8 @@ class SizeEvidence:
     """One batch size with its rate tuned. `best` is None where no rate reached the target.
 
     `cost` is that of the best cell, smoothed over the rates beside it where there are enough. The standard error of its
-    log has two parts: `leverage` times the deviation between seeds, and `rung_error`. `at_edge`: the best rate is the
-    first or the last one tried.
+    log has three parts: `leverage` times the deviation between seeds, `rung_error`, and that of the seconds of a step.
+    `at_edge`: the best rate is the first or the last one tried.
     """
 
     batch_size: int
@@ -70,8 +70,12 @@ class SizeEvidence:
     at_edge: bool = False
 
 
-def tune(batch_size: int, cells: Sequence[Cell], noise: SeedNoise, step_seconds: float | None) -> SizeEvidence:
+def tune(
+    batch_size: int, cells: Sequence[Cell], noise: SeedNoise, step_seconds: float | None, seconds_error: float = 0.0
+) -> SizeEvidence:
     """A batch size at its best rate: of its cells (by rate), what the best one costs and how sure that is.
+
+    `seconds_error`: the standard error of the log of what all its costs were multiplied with, the seconds of a step.
 
     Where enough neighbouring rates reach the target at not much more than the best cost, that is read off a parabola
     through them: the cheapest of several noisy means is cheap partly by luck.
@@ -95,7 +99,7 @@ def tune(batch_size: int, cells: Sequence[Cell], noise: SeedNoise, step_seconds:
     return replace(
         raw,
         best=best,
-        cost=noise.interval(estimate, leverage, best.rung_error),
+        cost=noise.interval(estimate, leverage, math.hypot(best.rung_error, seconds_error)),
         leverage=leverage,
         rung_error=best.rung_error,
         best_rate=Interval(best_rate.estimate, note="at the edge of the rates tried") if at_edge else best_rate,

@@ -154,9 +154,10 @@ class Evidence:
         examples = self.seconds.examples_at(schedule, total)
         return schedule.steps_of(examples) if examples is not None else None
 
-    def step_seconds_error(self, batch_size: int) -> float:
-        """See `Seconds.error_of_step`."""
-        return self.seconds.error_of_step(batch_size)
+    def seconds_error(self, batch_size: int) -> float:
+        """What the error of a step time (see `Seconds.error_of_step`) adds to that of a log cost: 0 without seconds."""
+        timed = self.question.objective is Objective.TIME or self.question.at_seconds is not None
+        return self.seconds.error_of_step(batch_size) if timed else 0.0
 
     @cached_property
     def longest_samples(self) -> tuple[GradientSample, ...]:
@@ -367,7 +368,13 @@ class Evidence:
         )
 
     def _size(self, batch_size: int) -> SizeEvidence:
-        return tune(batch_size, self.cells_of(batch_size), self.seed_noise, self.step_seconds(batch_size))
+        return tune(
+            batch_size,
+            self.cells_of(batch_size),
+            self.seed_noise,
+            self.step_seconds(batch_size),
+            self.seconds_error(batch_size),
+        )
 
 
 def _progress(run: Run) -> tuple[bool, int]:

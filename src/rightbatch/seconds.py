@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import median
 
 from rightbatch.batch_schedule import BatchSchedule
 from rightbatch.fit.step_time import StepTimeFit, fit_step_time, median_error, median_seconds
@@ -33,11 +34,19 @@ class Seconds:
         return self.law.predict(batch_size) if self.law else None
 
     def error_of_step(self, batch_size: int) -> float:
-        """Standard error of the log of `of_step`: of the median, or of the law where it was not measured."""
+        """Standard error of the log of `of_step`: of the median, or of the law where it was not measured.
+
+        That of fewer than three repeats says little: it is at least what is typical of the sizes measured.
+        """
         for record in self.step_times:
             if record.batch_size == batch_size:
-                return median_error(record)
+                error = median_error(record)
+                return error if len(record.seconds) > 2 else max(error, self._typical_error)
         return self.law.deviation if self.law else 0.0
+
+    @cached_property
+    def _typical_error(self) -> float:
+        return median([median_error(record) for record in self.step_times if len(record.seconds) > 1] or [0.0])
 
     def of_run(self, schedule: BatchSchedule, steps: float, examples: float) -> float | None:
         """Seconds of a run until it has seen so many examples, in so many steps; None where those are not known."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rightbatch.cells import SizeEvidence
-from rightbatch.evidence import EQUIVALENT_FACTOR, Evidence, Objective
+from rightbatch.evidence import EQUIVALENT_FACTOR, Evidence
 from rightbatch.fit.step_time import StepTimeFit
 from rightbatch.records import Interval
 
@@ -67,8 +67,7 @@ def likelihoods(evidence: Evidence) -> tuple[Likelihood, ...] | None:
     columns = []
     for size in reached:
         assert size.cost is not None
-        timed = evidence.question.objective is Objective.TIME or evidence.question.at_seconds is not None
-        fixed = math.hypot(size.rung_error, evidence.step_seconds_error(size.batch_size) if timed else 0.0)
+        fixed = math.hypot(size.rung_error, evidence.seconds_error(size.batch_size))
         error = np.hypot(deviation * size.leverage, fixed)
         columns.append(math.log(size.cost.estimate) + error * generator.standard_normal(DRAWS))
     costs = np.column_stack(columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,25 @@ def test_costs_are_those_of_the_belief() -> None:
     two = [needed(256, 0.1, seed) * step_seconds(256) for seed in (0, 1)]
     assert 0.95 * two[0] < found.costs[256, 0.1].estimate < 1.05 * two[1]
     assert found.seed_deviation == belief.seed_deviation
+
+
+def test_seconds_of_a_step_that_are_not_well_known_are_in_the_intervals_and_in_what_is_as_good() -> None:
+    evidence, sure = of(*REACHED, *PAUSED)
+    spread = tuple(
+        StepTime(size, tuple(step_seconds(size) * f for f in ((1, 1, 1) if size == 256 else (0.5, 1, 2))), (0.0,) * 3)
+        for size in SIZES
+    )
+    unsure_evidence = replace(evidence, step_times=spread, memory={})
+    unsure = forecast(search(), unsure_evidence)
+    error = unsure_evidence.seconds_error(64)
+    assert error == pytest.approx(math.log(4) / (2 * 1.15035), rel=1e-4)
+    for cell, interval in sure.costs.items():
+        known, wider = (math.log((one.high or 0) / one.estimate) for one in (interval, unsure.costs[cell]))
+        assert wider == pytest.approx(math.hypot(known, 1.96 * error if cell[0] != 256 else 0))
+    before, after = ({one.batch_size: one.as_good for one in found.likelihoods} for found in (sure, unsure))
+    assert after[256] < before[256] - 0.05  # another size may be cheaper after all
+    in_steps = replace(evidence, step_times=spread, question=Question(Objective.STEPS, TARGET))
+    assert {in_steps.seconds_error(size) for size in SIZES} == {0.0}
 
 
 def test_the_best_is_the_cheapest_that_reached_the_target() -> None:

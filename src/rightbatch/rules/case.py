@@ -88,7 +88,6 @@ class Case:
         evidence, noise = self.evidence, self.evidence.seed_noise
         if noise.deviation is None or evidence.question.objective is Objective.METRIC:
             return ()
-        timed = evidence.question.objective is Objective.TIME
         found = []
         for size in evidence.sizes:
             if size.best is None or size.cost is None or size.best_rate is None or self._at_once(size.best):
@@ -97,11 +96,10 @@ class Case:
             if steps is None:
                 continue
             error = math.hypot(noise.deviation * size.leverage, size.rung_error)
-            seconds_error = evidence.step_seconds_error(size.batch_size) if timed else 0.0
             found.append(
                 Tuned(
                     size.batch_size,
-                    Known(math.log(size.cost.estimate), math.hypot(error, seconds_error)),
+                    Known(math.log(size.cost.estimate), math.hypot(error, evidence.seconds_error(size.batch_size))),
                     Known(math.log(steps), error),
                     None if size.at_edge else rate_known(size.best_rate, noise.freedom),
                 )

@@ -92,7 +92,8 @@ class FewRuns:
         outlook = self.outlook(evidence)
         belief, row = outlook.belief, outlook.advised
         centre = float(belief.mean[row])
-        half = 1.645 * math.sqrt(belief.covariance[row, row] + belief.seed_deviation**2)
+        error = evidence.seconds_error(belief.cells[row][0])
+        half = 1.645 * math.sqrt(belief.covariance[row, row] + belief.seed_deviation**2 + error**2)
         cost = Interval(math.exp(centre), math.exp(centre - half), math.exp(centre + half), 0.9)
         sizes = np.sort(np.array([belief.cells[k][0] for k in outlook.draws().argmin(axis=1)]))
         cut = len(sizes) // 20  # 5 % at each end

@@ -45,8 +45,8 @@ class Forecast:
 def forecast(search: FewRuns, evidence: Evidence) -> Forecast:
     """The forecast of a search after its evidence."""
     outlook = search.outlook(evidence)
-    draws = outlook.draws(DRAWS)
     batch_sizes = sorted({size for size, _ in outlook.belief.cells})
+    draws = _with_errors_of_seconds(outlook.draws(DRAWS), outlook, evidence)
     cheapest = np.column_stack([draws[:, _columns(outlook, size)].min(axis=1) for size in batch_sizes])
     within = cheapest <= cheapest.min(axis=1, keepdims=True) + math.log(EQUIVALENT_FACTOR)
     sizes = {size: _size(evidence, outlook, draws, size) for size in batch_sizes}
@@ -65,7 +65,9 @@ def forecast(search: FewRuns, evidence: Evidence) -> Forecast:
             Likelihood(size, float(share)) for size, share in zip(batch_sizes, within.mean(axis=0), strict=True)
         ),
         costs={
-            cell: _interval(outlook, row) for row, cell in enumerate(outlook.belief.cells) if not outlook.closed[row]
+            cell: _interval(evidence, outlook, row)
+            for row, cell in enumerate(outlook.belief.cells)
+            if not outlook.closed[row]
         },
         critical_batch_size=outlook.belief.critical_batch_size,
         seed_deviation=outlook.belief.seed_deviation,
@@ -95,7 +97,7 @@ def _at(evidence: Evidence, outlook: Outlook, draws: Array, size: int, row: int)
         cells=evidence.cells_of(size),
         step_seconds=evidence.step_seconds(size),
         best=measured or Cell(size, rate, (), 0, 0, 0.0),
-        cost=_interval(outlook, row),
+        cost=_interval(evidence, outlook, row),
         best_rate=Interval(rate, float(min(low, rate)), float(max(high, rate))),
         at_edge=rate in (rates[0], rates[-1]) and len(rates) > 1,
     )
@@ -105,6 +107,20 @@ def _columns(outlook: Outlook, size: int) -> list[int]:
     return [k for k, cell in enumerate(outlook.belief.cells) if cell[0] == size]
 
 
-def _interval(outlook: Outlook, row: int) -> Interval:
-    centre, half = float(outlook.belief.mean[row]), 1.96 * math.sqrt(outlook.belief.covariance[row, row])
+def _with_errors_of_seconds(draws: Array, outlook: Outlook, evidence: Evidence) -> Array:
+    """Draws of log costs in which the seconds of a step are not known better than they were measured.
+
+    The same for all cells of a size: it takes no part in which rate is best.
+    """
+    sizes = [size for size, _ in outlook.belief.cells]
+    errors = {size: evidence.seconds_error(size) for size in sorted(set(sizes))}
+    drawn = np.random.default_rng(1).standard_normal((len(draws), len(errors))) * np.array(list(errors.values()))
+    place = {size: k for k, size in enumerate(errors)}
+    return np.asarray(draws + drawn[:, [place[size] for size in sizes]])
+
+
+def _interval(evidence: Evidence, outlook: Outlook, row: int) -> Interval:
+    belief, (size, _) = outlook.belief, outlook.belief.cells[row]
+    centre, variance = float(belief.mean[row]), float(belief.covariance[row, row])
+    half = 1.96 * math.hypot(math.sqrt(variance), evidence.seconds_error(size))
     return Interval(math.exp(centre), math.exp(centre - half), math.exp(centre + half))
