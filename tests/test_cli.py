@@ -261,7 +261,7 @@ def test_a_study_that_cannot_be_read_gets_one_clear_message(run, golden: Path, d
         with sqlite3.connect(golden) as connection:
             connection.execute("UPDATE study SET schema_version = 99")
         connection.close()
-        expected = "schema_version 99; this version of rightbatch knows up to 6"
+        expected = "schema_version 99; this version of rightbatch knows up to 7"
     for arguments in (("show", golden), ("report", golden), ("export", golden, "x.csv")):
         result = run(*arguments)
         assert result.code == 1

@@ -252,11 +252,15 @@ def test_the_golden_study_of_version_1_opens() -> None:
 def test_a_study_of_an_earlier_version_becomes_one_of_this_when_it_is_written(tmp_path):
     path = Path(shutil.copy(GOLDEN, tmp_path / "old.study.db"))
     with Study.open(path) as study:
-        before = study.runs()
+        before, times = study.runs(), study.step_times()
+    assert not any(record.unfinished for record in times)
     with contextlib.closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT schema_version FROM study").fetchone() == (1,)
     with Study.open(path, write=True) as study:
         assert study.runs() == before
+        assert study.step_times() == times
+        study.add_step_time(StepTime(3, (1.0,), (0.0,), unfinished=True), HERE)
+        assert [record.unfinished for record in study.step_times(HERE)] == [True]
         assert (study.facts.length_bound, study.facts.lacks, study.facts.earlier_sources) == (False, (), ())
     with contextlib.closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT schema_version FROM study").fetchone() == (SCHEMA_VERSION,)

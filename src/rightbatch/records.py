@@ -153,13 +153,14 @@ class StepTime:
     """Seconds of one optimizer step at one batch size, every repeat kept; `wait_seconds` of them waiting for data.
 
     `unsteady` lists the repeats (by position) that stand out from the others (modified z-score above 3.5, Iglewicz and
-    Hoaglin 1993). They are flagged, never dropped: the median does not need it.
+    Hoaglin 1993). They are flagged, never dropped: the median does not need it. `unfinished`: more were to come.
     """
 
     batch_size: int
     seconds: tuple[float, ...]
     wait_seconds: tuple[float, ...]
     unsteady: tuple[int, ...] = ()
+    unfinished: bool = False
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,10 @@ class Runner(Protocol):
         """
 
     def step_times(self, batch_sizes: Sequence[int], *, rounds: int) -> Iterator[StepTime]:
-        """Measure seconds per step at each batch size, round-robin; one record a size, when all rounds are done."""
+        """Measure seconds per step at each batch size, sizes in turn.
+
+        The records of a size come as its repeats do, each with all of them so far: the last one is not `unfinished`.
+        """
 
 
 def suits(trial: Trial, train_examples: int, settings: Collection[str]) -> bool:

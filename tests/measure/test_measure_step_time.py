@@ -14,8 +14,15 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import Dataset
 
-from rightbatch.measure.step_time import REPEAT_SECONDS, measure_step_times, unsteady
+from rightbatch.measure import step_time
+from rightbatch.measure.step_time import REPEAT_SECONDS, unsteady
+from rightbatch.records import StepTime
 from rightbatch.workload import Workload
+
+
+def measure_step_times(*given: Any, **how: Any) -> list[StepTime]:
+    """Those that are finished."""
+    return [record for record in step_time.measure_step_times(*given, **how) if not record.unfinished]
 
 
 class Clock:
@@ -112,8 +119,15 @@ def test_sizes_take_turns_so_that_a_slower_machine_touches_all_alike(clock):
         clock.now += 0.01
         return forward(model, batch)
 
-    list(measure_step_times(workload(loss), [4, 2, 8], rounds=3))
+    measure_step_times(workload(loss), [4, 2, 8], rounds=3)
     assert turns[-9:] == [2, 4, 8] * 3
+
+
+def test_after_each_round_there_are_the_repeats_so_far(clock):
+    records = list(step_time.measure_step_times(workload(takes(clock, 0.01, 0.001)), [4, 2], rounds=3))
+    assert [(r.batch_size, len(r.seconds), r.unfinished) for r in records] == [
+        (2, 1, True), (4, 1, True), (2, 2, True), (4, 2, True), (2, 3, False), (4, 3, False),
+    ]  # fmt: skip
 
 
 def test_a_repeat_during_which_the_machine_was_busy_is_kept_and_flagged(clock):

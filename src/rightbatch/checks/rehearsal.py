@@ -170,7 +170,8 @@ class Rehearsal:
     def step_time(self) -> StepTime:
         self.require_loss()
         for record in measure_step_times(self.workload, [self.trial.batch_size], rounds=ROUNDS):
-            return record
+            if not record.unfinished:
+                return record
         raise Cannot(f"out of memory at batch size {self.trial.batch_size}")
 
     def require_loss(self) -> None:

@@ -221,7 +221,7 @@ class CommandRunner:
         found: dict[int, list[float]] = {size: [] for size in batch_sizes}
         short: dict[int, list[int]] = {size: [] for size in batch_sizes}
         failures: list[str] = []
-        for repeats in passes:
+        for number, repeats in enumerate(passes, start=1):
             for size in list(found):
                 run = self.start(Trial(size, rate, 0, settings=self._settings))
                 timed, failure = time_steps(run, repeats, STEP_TIME_SECONDS / len(passes))
@@ -232,9 +232,10 @@ class CommandRunner:
                     failures.append(f"At batch size {size}: {failure}")
                 if not found[size]:
                     del found[size]
-        for size, seconds in found.items():
-            flagged = tuple(sorted({*unsteady(seconds), *short[size]}))
-            yield StepTime(size, tuple(seconds), (0.0,) * len(seconds), flagged)
+                    continue
+                seconds, unfinished = tuple(found[size]), number < len(passes)
+                flagged = tuple(sorted({*unsteady(seconds), *short[size]}))
+                yield StepTime(size, seconds, (0.0,) * len(seconds), flagged, unfinished)
         if failures and not found:
             raise WorkloadError(f"No step time could be measured: it takes two evaluations of a run. {failures[0]}")
 

@@ -84,7 +84,8 @@ class LoopRunner:
         ]
         seconds: dict[Trial, list[float]] = {trial: [] for trial in trials if self.offers(trial)}
         lengths = {trial: trial.planned_steps for trial in seconds}
-        for repeats in filter(None, (rounds - rounds // 2, rounds // 2)):
+        passes = [repeats for repeats in (rounds - rounds // 2, rounds // 2) if repeats]
+        for number, repeats in enumerate(passes, start=1):
             for trial in seconds:
                 try:
                     found, lengths[trial] = time_steps(self.loop, trial, repeats, lengths[trial])
@@ -92,15 +93,15 @@ class LoopRunner:
                     seconds = {fits: s for fits, s in seconds.items() if fits.batch_size < trial.batch_size}
                     break
                 seconds[trial] += found
-        timed = {trial.batch_size: found for trial, found in seconds.items() if found}
-        if not timed:
+                if timed := seconds[trial]:
+                    waits, unfinished = (0.0,) * len(timed), number < len(passes)
+                    yield StepTime(trial.batch_size, tuple(timed), waits, unsteady(timed), unfinished)
+        if not any(seconds.values()):
             raise WorkloadError(
                 f"Seconds per step could not be measured at batch sizes {', '.join(str(b) for b in batch_sizes)}: the "
                 f"loop {self._facts.name!r} ended, or ran out of memory, before it had made the few steps of a repeat. "
                 f"Call trial.due(step) after every optimizer step, and offer smaller batches or more data."
             )
-        for size, found in timed.items():
-            yield StepTime(size, tuple(found), (0.0,) * len(found), unsteady(found))
 
 
 class LoopRun:

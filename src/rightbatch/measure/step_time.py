@@ -31,7 +31,8 @@ def measure_step_times(
     A step includes waiting for its data (measured apart, by reading the same number of batches without training) and
     excludes evaluation. The rate is small: time does not depend on it, and the model must not diverge meanwhile.
 
-    Returns the smallest size that does not fit into memory (it and larger ones get no record); None where all fit.
+    Gives the records of all sizes after each round, with the repeats so far. Returns the smallest size that does not
+    fit into memory (it and larger ones get no record); None where all fit.
     """
     too_large: int | None = None
     rate = harmless_rate(workload)
@@ -57,14 +58,14 @@ def measure_step_times(
             steppers[size] = stepper
         seconds: dict[int, list[float]] = {size: [] for size in steppers}
         waits: dict[int, list[float]] = {size: [] for size in steppers}
-        for _ in range(rounds):
+        for done in range(1, rounds + 1):
             for size, stepper in steppers.items():
                 steps = repeats[size]
                 stepper.run(1)  # what was evicted since this size last ran comes back
                 seconds[size].append(_timed_steps(stepper, steps) / steps)
                 waits[size].append(_timed_reading(stepper, steps) / steps)
-    for size in steppers:
-        yield StepTime(size, tuple(seconds[size]), tuple(waits[size]), unsteady(seconds[size]))
+            for size, repeated in seconds.items():
+                yield StepTime(size, tuple(repeated), tuple(waits[size]), unsteady(repeated), done < rounds)
     return too_large
 
 

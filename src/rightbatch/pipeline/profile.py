@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rightbatch.commands import CommandRunner
 from rightbatch.errors import WorkloadError
+from rightbatch.fit.step_time import unsteady
 from rightbatch.pipeline.runners import as_runner
 from rightbatch.pipeline.setting_up import Ask, check_sizes, first_choice, open_study
 from rightbatch.records import StepTime
@@ -69,31 +70,59 @@ def measure_step_times(
 ) -> tuple[StepTime, ...]:
     """Measure the sizes that this study has no step times of in this environment (`again`: all of them).
 
+    Repeats are kept as they come, and go on where they ended: those that a size still lacks are added. What is finished
+    is only replaced by what is finished.
+
     With `budget_seconds` sizes are first measured in haste, one after the other, the one nearest to the present size
     first and in any case; no other is begun that would not be done in time. As soon as it is seen that there is time
     for all sizes, they take turns as without a budget. Returns all step times of the environment.
     """
-    records = () if again else study.step_times(runner.environment)
-    known = {record.batch_size for record in records}
+    stored = study.step_times(runner.environment)
+    finished = {record.batch_size for record in stored if not record.unfinished}
+    known = () if again else stored
     wanted = set(batch_sizes)
     # Only where a size costs little to measure, not where it means starting a person's loop or program.
     for size in () if runner.facts.lacks else NEIGHBOURED:
         if min(wanted) < size < max(wanted):
             wanted |= {size - 1, size, size + 1}
     present, _ = first_choice(runner.facts)
-    missing = sorted(wanted - known, key=lambda size: max(size / present, present / size))
+    begun = {record.batch_size: record for record in known if record.unfinished}
+    missing = wanted - (set() if again else finished)
+    nearest = sorted(missing, key=lambda size: max(size / present, present / size))
     if missing:
         started = time.monotonic()
-        hasty = {record.batch_size for record in records if len(record.seconds) <= HASTY_ROUNDS} & wanted
+        hasty = {r.batch_size for r in known if not r.unfinished and len(r.seconds) <= HASTY_ROUNDS} & wanted
         measured = (
-            runner.step_times(missing, rounds=rounds)
+            _in_turn(runner, nearest, begun, rounds)
             if budget_seconds is None or isinstance(runner, TableRunner)  # which measures nothing
-            else _in_time(runner, missing, hasty, rounds, lambda: started + budget_seconds - time.monotonic())
+            else _in_time(runner, nearest, hasty, rounds, lambda: started + budget_seconds - time.monotonic())
         )
-        for record in measured:
-            study.add_step_time(record, runner.environment)
-        study.add_cost("profile", time.monotonic() - started)
+        try:
+            for record in measured:
+                if not (record.unfinished and record.batch_size in finished):
+                    study.add_step_time(_added(begun.get(record.batch_size), record), runner.environment)
+                if not record.unfinished:
+                    finished.add(record.batch_size)
+        finally:
+            study.add_cost("profile", time.monotonic() - started)
     return study.step_times(runner.environment)
+
+
+def _in_turn(runner: Runner, sizes: Sequence[int], begun: Mapping[int, StepTime], rounds: int) -> Iterator[StepTime]:
+    """The repeats that sizes lack, in turn among those that lack as many."""
+    lacks = {size: max(1, rounds - len(begun[size].seconds)) if size in begun else rounds for size in sizes}
+    for lacking in sorted(set(lacks.values()), reverse=True):
+        yield from runner.step_times([size for size in sizes if lacks[size] == lacking], rounds=lacking)
+
+
+def _added(begun: StepTime | None, record: StepTime) -> StepTime:
+    """The repeats of a record, after those that were measured before the process ended."""
+    if begun is None:
+        return record
+    seconds = begun.seconds + record.seconds
+    flagged = {*begun.unsteady, *(len(begun.seconds) + k for k in record.unsteady), *unsteady(seconds)}
+    waits = begun.wait_seconds + record.wait_seconds
+    return StepTime(record.batch_size, seconds, waits, tuple(sorted(flagged)), record.unfinished)
 
 
 def _in_time(
@@ -114,15 +143,16 @@ def _in_time(
     for size in sizes:
         if size >= too_large or needed(size) > left():
             continue
-        before = left()
+        before, found = left(), False
         try:
-            found = list(runner.step_times([size], rounds=haste))
+            for record in runner.step_times([size], rounds=haste):
+                found = True
+                yield record
         except WorkloadError as error:
             if not from_outside:
                 raise
             failure = failure or error  # as where all sizes are measured at once: an error only if none can be
             continue
-        yield from found
         if not found:  # it did not fit into memory, nor will larger ones
             too_large = size
             continue

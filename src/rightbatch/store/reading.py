@@ -90,9 +90,10 @@ class Reading:
         return {settings: known[one] for settings, one in alike.items()}
 
     def _all_step_times(self) -> dict[Environment, tuple[StepTime, ...]]:
-        rows = self._connection.execute(
-            schema.step_times.select().order_by(schema.step_times.c.batch_size, schema.step_times.c.repeat)
-        ).all()
+        table = schema.step_times
+        known = self._schema_version >= schema.FIRST_WITH_UNFINISHED
+        columns = [column for column in table.c if known or column.name != "unfinished"]
+        rows = self._connection.execute(sa.select(*columns).order_by(table.c.batch_size, table.c.repeat)).all()
         grouped: dict[int, dict[int, list[Any]]] = {}
         for row in rows:
             grouped.setdefault(row.environment_id, {}).setdefault(row.batch_size, []).append(row)
@@ -103,6 +104,7 @@ class Reading:
                     tuple(r.seconds for r in group),
                     tuple(r.wait_seconds for r in group),
                     tuple(k for k, r in enumerate(group) if r.unsteady),
+                    known and group[-1].unfinished,
                 )
                 for size, group in grouped[number].items()
             )

@@ -2,18 +2,19 @@
 
 1: the first. 2: facts say whether a workload is length-bound, what it lacks and earlier sources; a saved state stands
 behind its SHA-256. 3: squared norms of gradients. 4: the metric of these norms. 5: what memory a batch size takes.
-6: what was measured of the weights that runs ended with.
+6: what was measured of the weights that runs ended with. 7: step times of which repeats were still to come.
 """
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 FIRST_WITH_GRADIENT_SAMPLES = 3
 FIRST_WITH_METRICS = 4
 FIRST_WITH_MEMORY = 5
 FIRST_WITH_WEIGHTS = 6
+FIRST_WITH_UNFINISHED = 7
 FORMAT = "rightbatch study"
 
 schema = sa.MetaData()
@@ -77,6 +78,7 @@ step_times = sa.Table(
     sa.Column("seconds", sa.Float, nullable=False),
     sa.Column("wait_seconds", sa.Float, nullable=False),
     sa.Column("unsteady", sa.Boolean, nullable=False),
+    sa.Column("unfinished", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 gradient_samples = sa.Table(
     "gradient_samples",

@@ -229,6 +229,7 @@ class Study(Reading):
                 "seconds": seconds,
                 "wait_seconds": record.wait_seconds[k],
                 "unsteady": k in record.unsteady,
+                "unfinished": record.unfinished,
             }
             for k, seconds in enumerate(record.seconds)
         ]
@@ -294,6 +295,8 @@ class Study(Reading):
         """What a file of an earlier version does not have yet."""
         if self._schema_version == schema.FIRST_WITH_GRADIENT_SAMPLES:
             self._execute(sa.text("ALTER TABLE gradient_samples ADD COLUMN metric TEXT NOT NULL DEFAULT 'plain'"))
+        if self._schema_version < schema.FIRST_WITH_UNFINISHED:
+            self._execute(sa.text("ALTER TABLE step_times ADD COLUMN unfinished BOOLEAN NOT NULL DEFAULT 0"))
         schema.schema.create_all(engine)
 
     def _close_orphans(self) -> None:
