@@ -19,6 +19,7 @@ from rightbatch import cli, tables
 from rightbatch.bundled import WORKLOADS
 from rightbatch.cli import main
 from rightbatch.errors import RightbatchError
+from rightbatch.store import Study
 
 GOLDEN = Path(__file__).parent / "golden" / "version-1.study.db"
 
@@ -220,6 +221,33 @@ def test_changed_code_is_not_mixed_into_a_study(run, tmp_path: Path) -> None:  #
     assert "The code of 'mine', or the checkpoint that its runs start from, has changed since" in result.err
 
 
+def test_a_profile_shows_what_was_asked_for_and_says_what_was_not_measured_again(run) -> None:  # type: ignore[no-untyped-def]
+    pytest.importorskip("torch")
+    first = run("profile", "quadratic", "--batch-sizes", "16,20", "--rounds", 3)
+    assert first.code == 0, first.err
+    assert "--again" not in first.out
+    second = run("profile", "quadratic", "--batch-sizes", "16,24", "--rounds", 3)
+    assert "not measured again: 16 (--again measures anew)" in second.out
+    assert [line.split()[0] for line in second.out.splitlines()[1:3]] == ["16", "24"]
+    both = json.loads(run("profile", "quadratic", "--batch-sizes", "16,20", "--again", "--rounds", 3, "--json").out)
+    assert [record["batch_size"] for record in both["step_times"]] == [16, 20]
+    assert both["not_measured_again"] == []
+
+
+def test_a_profile_takes_what_a_program_does_not_say_itself(run) -> None:  # type: ignore[no-untyped-def]
+    body = "import sys; [print('at', k, 'loss', 1, 'after', k * float(sys.argv[3]), flush=True) for k in range(1, 9)]"
+    program = (sys.executable, "-I", "-S", "-c", body, "{batch_size}", "{learning_rate}", "{pace}")
+    pattern = r"at (?P<step>\S+) loss (?P<valid_loss>\S+) after (?P<seconds>\S+)"
+    options = ("--rounds", 3, "--train-examples", 100, "--present", "8,0.1", "--pattern", pattern, "--set", "pace=0.5")
+    result = run("profile", *options, "--study", "a.study.db", "--json", "--", *program)
+    assert result.code == 0, result.err
+    found = json.loads(result.out)["step_times"]
+    assert [record["batch_size"] for record in found] == [2, 4, 8, 16, 32, 64]
+    assert {second for record in found for second in record["seconds"]} == {0.5}
+    with Study.open("a.study.db") as study:
+        assert study.facts.train_examples == 100
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -233,6 +261,10 @@ def test_changed_code_is_not_mixed_into_a_study(run, tmp_path: Path) -> None:  #
         (("find", "digits", "--present", "32,-0.1"), 1, "a batch size of at least 1 and a positive learning rate"),
         (("find", "digits", "--set", "momentum"), 1, "--set is NAME=VALUE"),
         (("find", "digits", "--batch-sizes", "5..7"), 1, "no power of two between 5 and 7"),
+        (("find", "digits", "--batch-sizes", "0..8"), 1, "whole numbers from 1, got '0..8'"),
+        (("sweep", "digits", "--batch-sizes", "0..8"), 1, "whole numbers from 1, got '0..8'"),
+        (("profile", "digits", "--batch-sizes", "0..8"), 1, "whole numbers from 1, got '0..8'"),
+        (("profile", "digits", "--train-examples", "50"), 1, "train_examples is for loops and commands"),
         (("sweep", "digits", "--batch-sizes", "8", "--until", "bored"), 1, "until horizon, target or patience"),
         (("sweep", "digits", "--batch-sizes", "8", "--set", "dropout=0.5"), 1, "declares no setting 'dropout'"),
         (("find", "digits", "--device", "cuda:99"), 1, "Device 'cuda:99' cannot be used here"),

@@ -40,6 +40,14 @@ def test_a_size_larger_than_the_data_is_refused_before_anything_is_measured(tmp_
     assert not (tmp_path / "a.study.db").exists()
 
 
+@pytest.mark.parametrize("verb", [rightbatch.profile, rightbatch.sweep, rightbatch.find])
+@pytest.mark.parametrize("sizes", [[0, 8], [8, -4], [8.5]])
+def test_a_size_that_is_none_is_refused(tmp_path: Path, verb: Any, sizes: Any) -> None:
+    with pytest.raises(rightbatch.InputError, match=r"Batch sizes are whole numbers from 1, got (0|-4|8\.5)\."):
+        verb(quadratic(), batch_sizes=sizes, study=tmp_path / "a.study.db")
+    assert not (tmp_path / "a.study.db").exists()
+
+
 # ------------------------------------------------------------------------------------- cut short, and going on again
 
 FACTS = WorkloadFacts("timed", 1000, 1, 0, "loss", "min", "SGD", present=(16, 0.1))

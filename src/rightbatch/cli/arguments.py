@@ -84,6 +84,8 @@ def sizes(text: str | None) -> tuple[int, ...] | None:
     span = re.fullmatch(r"(\d+)\.\.(\d+)", text)
     if span:
         low, high = int(span[1]), int(span[2])
+        if low < 1:
+            raise InputError(f"Batch sizes are whole numbers from 1, got {text!r}.")
         powers = tuple(2**k for k in range(high.bit_length() + 1) if low <= 2**k <= high)
         if not powers:
             raise InputError(f"There is no power of two between {low} and {high}. List sizes instead: {low},{high}.")

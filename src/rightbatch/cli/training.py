@@ -46,7 +46,7 @@ from rightbatch.pipeline import check as checking
 from rightbatch.pipeline import find as finding
 from rightbatch.pipeline import sweep as sweeping
 from rightbatch.pipeline.budget import parse_budget
-from rightbatch.pipeline.profile import ROUNDS, profile, sizes_to_try
+from rightbatch.pipeline.profile import ROUNDS, measured_before, profile, sizes_to_try, with_neighbours
 from rightbatch.pipeline.runners import as_runner
 from rightbatch.pipeline.setting_up import Ask, default_study
 from rightbatch.report import terminal
@@ -94,17 +94,29 @@ def profile_command(
     batch_sizes: Sizes = None,
     rounds: Annotated[int, typer.Option(min=3, help="Repeats of every size.")] = ROUNDS,
     again: Annotated[bool, typer.Option(help="Measure anew what the study has already.")] = False,
+    present: Present = None,
     settings: SettingOption = None,
+    direction: Direction = None,
+    train_examples: TrainExamples = None,
+    metrics: Metrics = None,
+    pattern: Pattern = None,
+    timeout: Timeout = None,
     device: Device = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Measure seconds per step at each batch size."""
-    runner = as_runner(given(words), ask=Ask(**asked(settings=settings)), device=device, threads=threads)
-    chosen = sizes(batch_sizes) or sizes_to_try(runner)
+    ask = asked(present=present, settings=settings, direction=direction, train_examples=train_examples)
+    workload = given(words, ask, metrics=metrics, pattern=pattern, timeout_seconds=timeout)
+    runner = as_runner(workload, ask=Ask(**ask), device=device, threads=threads)
+    chosen = sizes(batch_sizes) or sizes_to_try(runner, ask["present"])
+    path = study or default_study(runner.facts.name)
+    before = measured_before(path, runner)
     with interruptible(), err.status("measuring seconds per step"):
-        records = profile(runner, chosen, study=study, rounds=rounds, again=again)
-    summary = terminal.profile_summary(records, chosen)
+        records = profile(runner, chosen, study=path, rounds=rounds, again=again)
+    if batch_sizes:  # the study may have others
+        records = tuple(r for r in records if r.batch_size in with_neighbours(chosen, runner)) or records
+    summary = terminal.profile_summary(records, chosen, before)
     if as_json:
         print_json(summary)
     else:

@@ -21,7 +21,7 @@ from rightbatch.pipeline.other_settings import beside_other_settings
 from rightbatch.pipeline.profile import measure_step_times, sizes_to_try
 from rightbatch.pipeline.runners import KeepModels, StartFrom, as_runner, crew_of, recorded_rates
 from rightbatch.pipeline.searching import few_runs, forecast_of, suits_few_runs
-from rightbatch.pipeline.setting_up import Ask, ChangedCode, first_choice, open_study, pose, timed_sizes
+from rightbatch.pipeline.setting_up import Ask, ChangedCode, check_sizes, first_choice, open_study, pose, timed_sizes
 from rightbatch.recommend import recommend
 from rightbatch.records import Settings
 from rightbatch.runner import Runner
@@ -109,6 +109,7 @@ def find(
     runner = as_runner(workload, **how)
     if schedule:
         check_growing(runner, ask)
+    check_sizes(runner.facts, batch_sizes or ())
     with open_study(study, runner.facts, changed_code) as kept:
         sizes = tuple(batch_sizes or sizes_to_try(runner, ask.present))
         seconds = None

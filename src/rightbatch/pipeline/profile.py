@@ -80,11 +80,7 @@ def measure_step_times(
     stored = study.step_times(runner.environment)
     finished = {record.batch_size for record in stored if not record.unfinished}
     known = () if again else stored
-    wanted = set(batch_sizes)
-    # Only where a size costs little to measure, not where it means starting a person's loop or program.
-    for size in () if runner.facts.lacks else NEIGHBOURED:
-        if min(wanted) < size < max(wanted):
-            wanted |= {size - 1, size, size + 1}
+    wanted = set(with_neighbours(batch_sizes, runner))
     present, _ = first_choice(runner.facts)
     begun = {record.batch_size: record for record in known if record.unfinished}
     missing = wanted - (set() if again else finished)
@@ -162,6 +158,26 @@ def _in_time(
             return
     if failure is not None and not took:
         raise failure
+
+
+def with_neighbours(batch_sizes: Sequence[int], runner: Runner) -> tuple[int, ...]:
+    """The sizes, and those beside the powers of two among them that are compared with their neighbours.
+
+    Only where a size costs little to measure, not where it means starting a person's loop or program.
+    """
+    wanted = set(batch_sizes)
+    for size in () if runner.facts.lacks else NEIGHBOURED:
+        if min(wanted) < size < max(wanted):
+            wanted |= {size - 1, size, size + 1}
+    return tuple(sorted(wanted))
+
+
+def measured_before(path: Path, runner: Runner) -> tuple[StepTime, ...]:
+    """The step times that a study has in this environment already; none where there is no study."""
+    if not path.is_file():
+        return ()
+    with Study.open(path) as kept:
+        return kept.step_times(runner.environment)
 
 
 def default_sizes(train_examples: int, present: int | None = None) -> tuple[int, ...]:

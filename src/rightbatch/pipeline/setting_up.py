@@ -241,7 +241,10 @@ def train_once(
 
 
 def check_sizes(facts: WorkloadFacts, batch_sizes: Sequence[int]) -> None:
-    """Raise `InputError` for a size that the data does not have."""
+    """Raise `InputError` for a size that is none, or that the data does not have."""
+    for size in batch_sizes:
+        if size < 1 or size != int(size):
+            raise InputError(f"Batch sizes are whole numbers from 1, got {size}.")
     too_large = [size for size in batch_sizes if size > (facts.train_examples or size)]
     if too_large:
         raise InputError(

@@ -206,16 +206,20 @@ class ProfileSummary:
     saturation: Saturation
     powers_of_two: tuple[PowerOfTwo, ...]
     did_not_fit: tuple[int, ...] = ()
+    not_measured_again: tuple[int, ...] = ()
 
 
-def profile_summary(records: Sequence[StepTime], asked: Sequence[int] = ()) -> ProfileSummary:
+def profile_summary(
+    records: Sequence[StepTime], asked: Sequence[int] = (), before: Sequence[StepTime] = ()
+) -> ProfileSummary:
     """What a profile says: times by size, the law, where throughput saturates, whether powers of two matter.
 
-    A size that was asked for and has no time did not fit into memory.
+    A size that was asked for and has no time did not fit into memory. `before`: what the study had already.
     """
     fit = fit_step_time(records) if len(records) > 1 else None
     did_not_fit = tuple(sorted(set(asked) - {record.batch_size for record in records}))
-    return ProfileSummary(tuple(records), fit, saturation(records), powers_of_two(records), did_not_fit)
+    again = tuple(record.batch_size for record in records if record in before)
+    return ProfileSummary(tuple(records), fit, saturation(records), powers_of_two(records), did_not_fit, again)
 
 
 def print_profile(summary: ProfileSummary, console: Console) -> None:
@@ -247,6 +251,9 @@ def print_profile(summary: ProfileSummary, console: Console) -> None:
         f"throughput: 90 % of the best ({units.significant(peak.peak_examples_per_second)} examples/s at "
         f"{peak.peak_batch_size}{beyond}) from batch size {peak.batch_size}"
     )
+    if summary.not_measured_again:
+        sizes = ", ".join(f"{size:,}" for size in summary.not_measured_again)
+        console.print(f"as the study had it, not measured again: {sizes} (--again measures anew)")
     if summary.did_not_fit:
         sizes = ", ".join(f"{size:,}" for size in summary.did_not_fit)
         console.print(f"did not fit into memory: {sizes} (`rightbatch memory` finds what does)")
