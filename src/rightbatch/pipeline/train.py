@@ -74,8 +74,9 @@ def train(
     limits = Limits(max(1, first[0] // 8), most)
     own = controller or Goodput(limits=limits)
     sizes = [size for k in range(-3, 14) if limits.smallest <= (size := int(first[0] * 2.0**k)) <= most]
-    timed = list(measure_step_times(runner.workload, sizes, rounds=ROUNDS)) if "seconds" in own.needs else []
-    run = OnlineRun(runner.workload, Trial(*first, seed, planned_examples), own, timed)
+    records = measure_step_times(runner.workload, sizes, rounds=ROUNDS) if "seconds" in own.needs else ()
+    timed = {record.batch_size: record for record in records}  # the last of each has all repeats
+    run = OnlineRun(runner.workload, Trial(*first, seed, planned_examples), own, tuple(timed.values()))
     wanted = target if target is not None else runner.facts.target
     quantity = runner.facts.target_quantity
     goal = None if wanted is None else Target(wanted, quantity, runner.facts.quantity_direction(quantity))
