@@ -300,6 +300,18 @@ def test_lines_that_cannot_be_are_told(lines, message):
         read(*lines)
 
 
+def test_a_metric_whose_direction_was_not_said_is_refused_at_its_first_line(runner):
+    loss, accuracy = {"step": 5, "valid_loss": 1}, {"step": 5, "valid_metric": 0.5}
+    assert [point.valid_metric for point in read(loss, direction=None)] == [1]
+    assert [point.valid_metric for point in read(accuracy, direction="max")] == [0.5]
+    with pytest.raises(InputError, match=r"prints valid_metric, .*--direction max or --direction min\. Its line: \{"):
+        read(accuracy, direction=None)
+    made = runner("say(step=1, valid_loss=1)\nsay(step=2, valid_metric=0.5)\ntime.sleep(60)")
+    assert made.facts.direction == "min"
+    with pytest.raises(InputError, match="prints valid_metric"):  # no other size is started
+        list(made.step_times([4, 8], rounds=3))
+
+
 def test_a_pattern_reads_lines_that_exist_already():
     pattern = r"iter (?P<step>\d+).* loss (?P<train_loss>[^ ,]+)(?:, val (?P<valid_metric>\S+)%)?"
     lines = ["starting", "iter 10: loss 3e0", "iter 20: loss 1.0", "== iter 30: loss nan, val 12.5%"]
@@ -388,6 +400,7 @@ def test_the_program_gets_its_arguments_as_they_are(start):
         "$HOME",
         "{{x}}",
         trial=Trial(8, 0.3, 5),
+        direction="min",
     )
     point = run.advance()
     assert (point.step, point.valid_loss, point.valid_metric, point.test_metric) == (8, 0.3, 5, 1.0)
@@ -424,6 +437,7 @@ def test_the_program_gets_its_arguments_as_they_are(start):
         (("python", *PLACES), {"pattern": r"(?P<valid_loss>\d+)"}, "named groups valid_loss"),
         (("python", *PLACES), {"pattern": r"(?P<step>.)(?P<valid_loss>.)(?P<epoch>.)"}, "may have: step, examples"),
         (("python", *PLACES), {"pattern": r"(?P<step>.)(?P<valid_loss>.)", "direction": "max"}, "valid_metric"),
+        (("python", *PLACES), {"pattern": r"(?P<step>.)(?P<valid_metric>.)"}, "Say direction 'max'"),
         (("python", *PLACES), {"pattern": r"(?P<step>.)(?P<valid_loss>.)", "metrics": "m"}, "one of the two"),
     ],
 )

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, replace
 
 from rightbatch.checks.looking import stage
-from rightbatch.errors import WorkloadError
+from rightbatch.errors import InputError
 from rightbatch.records import Point, Stop, Trial
 from rightbatch.runner import Runner
 
@@ -94,6 +94,6 @@ class Attempts:
                     walls.append(time.perf_counter() - started)
             finally:
                 run.close()
-        except WorkloadError as raised:
+        except InputError as raised:
             error = str(raised)
         return Attempt(trial, tuple(points), tuple(walls), ended, error)

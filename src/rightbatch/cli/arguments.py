@@ -46,7 +46,7 @@ def given(words: Sequence[str], ask: Mapping[str, Any] | None = None, **of_comma
     ask = ask or {}
     return Command(
         argv=tuple(words),
-        direction=ask.get("direction") or "min",
+        direction=ask.get("direction"),
         train_examples=ask.get("train_examples") or 0,
         planned_examples=ask.get("planned_examples") or 0,
         present=ask.get("present"),

@@ -54,7 +54,7 @@ class Command:
 
     The program prints one JSON object a line at each evaluation: `step` (optimizer steps made) and any of `train_loss`,
     `valid_loss`, `valid_metric`, `test_metric`, `examples`, `seconds`, `batch_size`, `learning_rate`, all as in
-    `rightbatch.Point`. What is left out is filled in: the metric by the loss where `direction` is "min", seconds by the
+    `rightbatch.Point`. What is left out is filled in: the metric by the loss unless `direction` is "max", seconds by the
     clock. A first line at step 0, before training, is welcome. Everything else that it prints is passed over.
 
     Parameters
@@ -66,7 +66,8 @@ class Command:
     pattern: A regular expression that is searched in each line printed, instead of JSON; its named groups are `step`
         and any of the names above.
     name: How studies and pages call it. None: the name of the script among the arguments.
-    direction: Whether a better `valid_metric` is larger ("max") or smaller ("min").
+    direction: Whether a better `valid_metric` is larger ("max") or smaller ("min"). None: the program prints no
+        `valid_metric`, and is judged by its loss; one that does is refused at its first such line.
     train_examples, planned_examples: Examples of training data, and of a run's planned length; 0: not known.
     target, target_quantity, present: As of a `Workload`.
     settings: Named numbers or strings that a trial may change, with their defaults.
@@ -83,7 +84,7 @@ class Command:
     metrics: str | None = None
     pattern: str | None = None
     name: str | None = None
-    direction: Direction = "min"
+    direction: Direction | None = None
     train_examples: int = 0
     planned_examples: int = 0
     target: float | None = None
@@ -98,7 +99,7 @@ class Command:
         object.__setattr__(self, "argv", tuple(self.argv))
         if not self.argv:
             raise InputError("There is no command to run. Give a program and its arguments.")
-        if self.direction not in ("min", "max"):
+        if self.direction not in (None, "min", "max"):
             raise InputError(f"direction is 'min' or 'max', got {self.direction!r}.")
         if self.timeout_seconds is not None and not 0 < self.timeout_seconds < math.inf:
             raise InputError(f"A timeout is a positive number of seconds, got {self.timeout_seconds}.")
@@ -159,7 +160,7 @@ class CommandRunner:
             valid_examples=0,
             planned_examples=command.planned_examples,
             metric="valid_metric",
-            direction=command.direction,
+            direction=command.direction or "min",
             optimizer="unknown",
             target=command.target,
             target_quantity=command.target_quantity,

@@ -34,8 +34,17 @@ LONGEST_SHOWN = 300
 """What is kept of a program's output for a message: so many lines at either end, so many characters of each."""
 
 
-def check_pattern(pattern: str, direction: Direction) -> None:
-    """Raise `InputError` for a pattern that can give no point, or whose groups are not called as `FIELDS` are."""
+NO_DIRECTION = (
+    "prints valid_metric, and it was not said whether more or less of it is better. Say direction 'max' (an accuracy) "
+    "or 'min' (an error): --direction max or --direction min."
+)
+
+
+def check_pattern(pattern: str, direction: Direction | None) -> None:
+    """Raise `InputError` for a pattern that can give no point, or whose groups are not called as `FIELDS` are.
+
+    Also for one that finds a metric where no direction of it is known.
+    """
     try:
         groups = set(re.compile(pattern).groupindex)
     except re.error as error:
@@ -47,6 +56,8 @@ def check_pattern(pattern: str, direction: Direction) -> None:
             f"(?P<step>...) and {' or '.join(f'(?P<{name}>...)' for name in metrics)}, and may have: "
             f"{', '.join(FIELDS)}."
         )
+    if "valid_metric" in groups and direction is None:
+        raise InputError(f"A program that is read by the pattern {pattern!r} {NO_DIRECTION}")
 
 
 class Lines:
@@ -121,8 +132,8 @@ class CurveReader:
 
     A line is a JSON object with `step` and any other of `FIELDS`, or one that `pattern` finds them in by the names of
     its groups; all other lines are passed over. A step is evaluated where a line of it has `valid_metric`, or
-    `valid_loss` where `direction` is "min", which then is the metric as well. Several lines of one step are taken
-    together until then. `train_loss` of lines that evaluate nothing is averaged until the next point.
+    `valid_loss` where `direction` is not "max", which then is the metric as well. Several lines of one step are taken
+    together until then. With `direction` None there may be no metric but the loss. `train_loss` of lines that evaluate nothing is averaged until the next point.
 
     Attributes
     ----------
@@ -131,7 +142,7 @@ class CurveReader:
     prints_seconds: Whether evaluations have seconds of their own; None before the first one after step 0.
     """
 
-    def __init__(self, trial: Trial, direction: Direction, pattern: re.Pattern[str] | None = None) -> None:
+    def __init__(self, trial: Trial, direction: Direction | None, pattern: re.Pattern[str] | None = None) -> None:
         self.lines = self.points = 0
         self._trial, self._direction, self._pattern = trial, direction, pattern
         self._step = -1
@@ -149,10 +160,13 @@ class CurveReader:
         ------
         WorkloadError: For a value that is no number, steps, examples or seconds that go back, an evaluation without
             the metric or in two parts.
+        InputError: For a metric of which no direction is known.
         """
         values = self._parse(line)
         if values is None:
             return None
+        if "valid_metric" in values and self._direction is None:
+            raise InputError(f"The program {NO_DIRECTION} Its line: {line[:LONGEST_SHOWN]}")
         self.lines += 1
         self._turn_to(values["step"])
         if self._step == 0:
@@ -164,7 +178,7 @@ class CurveReader:
             self._refuse_late(values)
             return None
         self._values |= values
-        if "valid_metric" not in self._values and not (self._direction == "min" and "valid_loss" in self._values):
+        if "valid_metric" not in self._values and not (self._direction != "max" and "valid_loss" in self._values):
             return None
         self._evaluated = True
         self._before = self._point(seconds)

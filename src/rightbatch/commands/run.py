@@ -14,7 +14,7 @@ from queue import SimpleQueue
 
 from rightbatch.commands.lines import CurveReader, GrowingFile, Lines
 from rightbatch.commands.supervise import Supervised
-from rightbatch.errors import WorkloadError
+from rightbatch.errors import InputError, WorkloadError
 from rightbatch.machine import memory_kills
 from rightbatch.raised import NO_MEMORY
 from rightbatch.records import Point, Stop, StopReason
@@ -103,7 +103,7 @@ class CommandRun:
         self._file = GrowingFile(metrics) if metrics is not None else None
         self._output, self._errors, self._recorded = Lines(), Lines(), Lines()
         self._outcomes: SimpleQueue[Point | Stop | Exception] = SimpleQueue()
-        self._verdict: Stop | WorkloadError | None = None  # once there is one, further lines count for nothing
+        self._verdict: Stop | InputError | None = None  # once there is one, further lines count for nothing
         self._kills = memory_kills()
         self._stopwatch = Stopwatch()
         try:
@@ -212,7 +212,7 @@ class CommandRun:
                 return
             try:
                 point = self._reader.read(line, came)
-            except WorkloadError as error:
+            except InputError as error:
                 self._verdict = error
                 self._outcomes.put(error)  # now, not when the program has ended
                 return
