@@ -206,6 +206,19 @@ def cosine(optimizer: Any, trial: Trial) -> Any:
     return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, trial.planned_steps or 1)
 
 
+def cosine_of_steps(optimizer: Any, _: Trial) -> Any:
+    """Made for a run at the probed batch size, and no other."""
+    return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 1000)
+
+
+def rising(parameters: Any, trial: Trial) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=trial.learning_rate, maximize=True)
+
+
+def losses_of_the_first(model: nn.Module, batch: Any) -> torch.Tensor:
+    return losses(model, (TRAIN[0][:32], TRAIN[1][:32]) if model.training else batch)
+
+
 def zeros_logarithm(model: nn.Module, batch: Any) -> torch.Tensor:
     return losses(model, batch) - torch.log(0 * batch[1])
 
@@ -270,6 +283,11 @@ def loop_with_infinite_loss(trial: LoopTrial) -> Iterator[Point]:
         yield replace(point, train_loss=float("inf"))
 
 
+def loop_with_an_accuracy(trial: LoopTrial) -> Iterator[Point]:
+    for point in loop(trial):
+        yield replace(point, valid_metric=1 - (point.valid_loss or 0.0))
+
+
 def loop_that_raises(trial: LoopTrial) -> Iterator[Point]:
     yield Point(0, valid_loss=1.0)
     raise RuntimeError("the cat sat on it")
@@ -281,8 +299,8 @@ def loop_for_small_batches(trial: LoopTrial) -> Iterator[Point]:
     yield from loop(trial)
 
 
-def a_loop(train: Any) -> Loop:
-    return Loop(train, present=(32, 0.1), planned_examples=32 * 1000)
+def a_loop(train: Any, **changes: Any) -> Loop:
+    return Loop(train, present=(32, 0.1), **{"planned_examples": 32 * 1000, **changes})
 
 
 # --------------------------------------------------------------------------------------------------------- commands
@@ -378,11 +396,52 @@ CASES: dict[str, Case] = {
         Fault.NOT_FINITE, lambda: good(metric=lambda m, b: accuracy(m, b) / 0), "metric is (inf|nan)"
     ),
     "a constant loss": Case(
+        Fault.BATCH_IGNORED, lambda: good(loss=lambda m, b: 1 + 0 * losses(m, b)), "same loss to the last digit, 1"
+    ),
+    "a loss of other data": Case(
+        Fault.BATCH_IGNORED, lambda: good(loss=losses_of_the_first), "After 50 steps, two batches .* have the same loss"
+    ),
+    "a loss that rises": Case(
         Fault.NO_LEARNING,
-        lambda: good(loss=lambda m, b: 1 + 0 * losses(m, b)),
-        r"1 in the first 5 steps and 1 in the last of 50",
+        lambda: good(optimizer=rising),
+        r"\d in the first 5 steps and \S+ in the last of 50",
         note=True,
     ),
+    "an accuracy that is to fall": Case(
+        Fault.WRONG_DIRECTION,
+        lambda: good(direction="min"),
+        r"direction is 'min', .* the loss fell from 0\.\d+ to 0\.\d+ while the metric went from 0\.\d+ to 0\.[6-9]",
+    ),
+    "a loss that is to rise": Case(
+        Fault.WRONG_DIRECTION, lambda: good(metric=losses, direction="max"), "direction is 'max', .* the loss fell"
+    ),
+    "a loop with an accuracy that is to fall": Case(
+        Fault.WRONG_DIRECTION, lambda: a_loop(loop_with_an_accuracy), r"direction is 'min', and in \d+ steps"
+    ),
+    "a target in percent": Case(
+        Fault.TARGET_OUT_OF_REACH, lambda: good(target=82.0), "The target is 82, and the .* share of right answers"
+    ),
+    "a target in percent, of a loop": Case(
+        Fault.TARGET_OUT_OF_REACH,
+        lambda: a_loop(loop_with_an_accuracy, direction="max", target=82.0),
+        r"target is 82, and the validation metric was never larger than 0\.\d+",
+    ),
+    "a target that is reached": Case(
+        Fault.TARGET_REACHED, lambda: good(target=0.01), r"0.01 or more, and the .* is 0\.\d+ before any training"
+    ),
+    "a target that the first evaluation reaches": Case(
+        Fault.TARGET_REACHED, lambda: a_loop(loop, target=1.0), r"1 or less, .* at step 10\.", note=True
+    ),
+    "a run of few steps": Case(
+        Fault.FEW_STEPS, lambda: good(planned_examples=320), "planned for 320 examples: 10 steps at batch size 32"
+    ),
+    "a run of less than a pass": Case(
+        Fault.FEW_STEPS,
+        lambda: good(planned_examples=640, present=(16, 0.1)),
+        r"40 steps at batch size 16, and less than one pass .* Sizes above 32 have fewer than 20",
+        note=True,
+    ),
+    "a loop of few steps": Case(Fault.FEW_STEPS, lambda: a_loop(loop, planned_examples=320), "320 examples: 10 steps"),
     "one model": Case(Fault.MODEL_KEPT, lambda: good(model=one_object()), "same object"),
     "shared memory": Case(Fault.MODEL_KEPT, lambda: good(model=shared_memory()), "share the memory of 2 parameters"),
     "a model that remembers": Case(
@@ -451,6 +510,11 @@ CASES: dict[str, Case] = {
         r"One evaluation of 700 examples takes \d.* its 100 steps of",
     ),
     "a cosine": Case(Fault.LENGTH_BOUND, lambda: good(schedule=cosine), "10,000,000 planned", note=True),
+    "a cosine of so many steps": Case(
+        Fault.SCHEDULE_OF_STEPS,
+        lambda: good(schedule=cosine_of_steps, planned_examples=32_000),
+        r"ends at 2\.\d+e-06 times its largest rate at batch size 32, and at 0.855 times at 128",
+    ),
     "a loop without seed": Case(
         Fault.NOT_REPEATABLE, lambda: a_loop(unseeded_loop), r"seed 0 have valid_loss [\d.]+ and [\d.]+ at step 10"
     ),
@@ -471,7 +535,10 @@ CASES: dict[str, Case] = {
         Fault.RAISED, lambda: a_loop(loop_for_small_batches), "a run at batch size 64 and rate 0.1 raised .* the cat"
     ),
     "a program without seed": Case(
-        Fault.NOT_REPEATABLE, lambda: a_command(seed="none"), "have valid_loss .* at step 10", note=True
+        Fault.NO_SEED, lambda: a_command(seed="none"), r"no \{seed\}, and two runs differ by chance", note=True
+    ),
+    "a program with one seed": Case(
+        Fault.NO_SEED, lambda: a_command(seed="5"), r"no \{seed\}, and two runs are the same to the last digit"
     ),
     "a program with a rate of its own": Case(Fault.RATE_IGNORED, lambda: a_command("rate"), "rates 0.1 and 0.001"),
     "a program with a size of its own": Case(

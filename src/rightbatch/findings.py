@@ -16,8 +16,14 @@ class Fault(enum.Enum):
     NO_GRADIENT = "parameters get no gradient, or no step"
     RATE_IGNORED = "the learning rate of the trial is not used"
     BATCH_SIZE_IGNORED = "the batch size of the trial is not used"
+    BATCH_IGNORED = "the loss does not depend on the batch"
     NOT_FINITE = "the loss or the metric is not finite"
     NO_LEARNING = "learning does not begin"
+    WRONG_DIRECTION = "the metric gets worse while the loss gets better"
+    TARGET_REACHED = "the target is reached from the start"
+    TARGET_OUT_OF_REACH = "the target is not of the size of what is judged"
+    FEW_STEPS = "runs are planned to be very short"
+    NO_SEED = "the command is given no seed"
     MODEL_KEPT = "the model is not made anew for each run"
     NOT_REPEATABLE = "two runs of one seed differ"
     OVERLAP = "validation examples are among the training examples"
@@ -30,6 +36,7 @@ class Fault(enum.Enum):
     FEW_EXAMPLES = "few examples judge the runs"
     EVALUATION = "evaluation costs more than training"
     LENGTH_BOUND = "only the ends of runs count"
+    SCHEDULE_OF_STEPS = "the schedule does not end where the run does"
     NO_POINT = "no evaluation could be had"
 
     @property
@@ -46,8 +53,14 @@ WHY: dict[Fault, str] = {
     Fault.NO_GRADIENT: "what is not trained stays as it was drawn",
     Fault.RATE_IGNORED: "all rates would be one and the same run",
     Fault.BATCH_SIZE_IGNORED: "all sizes would be one and the same run",
+    Fault.BATCH_IGNORED: "nothing is learned of the data, and all batches are one and the same",
     Fault.NOT_FINITE: "such a run counts as diverged",
     Fault.NO_LEARNING: "no size can be told from another where nothing is learned",
+    Fault.WRONG_DIRECTION: "the worst size and rate would be taken for the best",
+    Fault.TARGET_REACHED: "no size can be told from another by what none has to be trained for",
+    Fault.TARGET_OUT_OF_REACH: "every run would be made in vain",
+    Fault.FEW_STEPS: "larger batches have no step left to learn in",
+    Fault.NO_SEED: "several seeds are to show by how much runs differ by chance",
     Fault.MODEL_KEPT: "each run would begin where the one before has ended",
     Fault.NOT_REPEATABLE: "a seed is to be the only difference between runs of one choice",
     Fault.OVERLAP: "what was trained on does not show how well other examples are judged",
@@ -60,6 +73,7 @@ WHY: dict[Fault, str] = {
     Fault.FEW_EXAMPLES: "chance in the validation data would choose the size",
     Fault.EVALUATION: "most of the time of a study would not be training",
     Fault.LENGTH_BOUND: "what a run reaches half-way depends on how long it was planned",
+    Fault.SCHEDULE_OF_STEPS: "larger batches have fewer steps, and end at another rate than smaller ones",
     Fault.NO_POINT: "a run is known by its evaluations only",
 }
 

@@ -8,7 +8,7 @@ import torch
 
 from rightbatch.closures import needs_closure
 from rightbatch.errors import WorkloadError
-from rightbatch.records import Settings, Trial
+from rightbatch.records import Trial
 
 if TYPE_CHECKING:
     from rightbatch.workload import Workload
@@ -29,15 +29,27 @@ def changes_after_warm_up(workload: Workload) -> bool:
     return any(abs(rate - rates[peak]) > 1e-6 * rates[peak] for rate in rates[peak:])
 
 
-def probe_rates(workload: Workload) -> list[float]:
+def last_rates(workload: Workload, factor: int) -> tuple[tuple[int, float], tuple[int, float]]:
+    """Of a batch size and one that is `factor` times as large: the size, and the last rate as a share of the largest.
+
+    The same where the schedule was made for the planned length; else larger batches end with it unfinished.
+    """
+    sizes = _probed_size(workload), factor * _probed_size(workload)
+    probed = [probe_rates(workload, size) for size in sizes]
+    first, second = (rates[-1] / max(rates) for rates in probed)
+    return (sizes[0], first), (sizes[1], second)
+
+
+def probe_rates(workload: Workload, batch_size: int | None = None) -> list[float]:
     """The rate in force at each step of a run at its planned length, without training.
+
+    `batch_size`: None for the present one, or as large a one as has `PROBED_STEPS` at most.
 
     Raises `WorkloadError` for a schedule that cannot be stepped without a value (ReduceLROnPlateau).
     """
     assert workload.schedule is not None
-    size, rate = workload.present or (32, 0.1)
-    planned = workload.complete(Trial(size, rate, 0)).planned_examples or 1
-    trial = Trial(max(size, -(-planned // PROBED_STEPS)), rate, 0, planned, Settings(workload.settings))
+    _, rate = workload.present or (32, 0.1)
+    trial = workload.complete(Trial(batch_size or _probed_size(workload), rate, 0))
     optimizer = workload.optimizer([torch.nn.Parameter(torch.zeros(1, 1))], trial)
     try:
         schedule = workload.schedule(optimizer, trial)
@@ -62,6 +74,12 @@ def probe_rates(workload: Workload) -> list[float]:
                 f"{planned_steps}, batch_size={trial.batch_size}). Take its length from trial.planned_steps."
             ) from error
     return rates
+
+
+def _probed_size(workload: Workload) -> int:
+    size, rate = workload.present or (32, 0.1)
+    planned = workload.complete(Trial(size, rate, 0)).planned_examples or 1
+    return max(size, -(-planned // PROBED_STEPS))
 
 
 class Pace:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from rightbatch.checks.looking import stage
 from rightbatch.errors import InputError
-from rightbatch.records import Point, Stop, Trial
+from rightbatch.records import Point, Stop, Target, Trial
 from rightbatch.runner import Runner
 
 RUN_SECONDS = 20.0
@@ -15,6 +15,9 @@ RUN_SECONDS = 20.0
 
 POINTS = 4
 """Points of a run that are looked at, one at step 0 included."""
+
+MORE_POINTS, MORE_SECONDS = 50, 5.0
+"""Where learning is to be seen, so many points are asked for within so long; with 8 % between them, half of a run."""
 
 PLANNED_STEPS = 1000
 """The planned length of a run where none is known: evaluations then begin after a hundredth of it."""
@@ -43,13 +46,21 @@ class Attempts:
     """Runs at the present choice and near it, made on demand.
 
     `seeded` says whether a seed fixes a run (a command without {seed} has none), `own_clock` whether its seconds leave
-    evaluation out.
+    evaluation out. `target` is what runs are to reach, where that is known.
     """
 
     def __init__(
-        self, runner: Runner, trial: Trial, *, seeded: bool, own_clock: bool, run_seconds: float = RUN_SECONDS
+        self,
+        runner: Runner,
+        trial: Trial,
+        *,
+        target: Target | None,
+        seeded: bool,
+        own_clock: bool,
+        run_seconds: float = RUN_SECONDS,
     ) -> None:
-        self.seeded, self.own_clock = seeded, own_clock
+        self.target, self.seeded, self.own_clock = target, seeded, own_clock
+        self.facts = runner.facts
         self.planned_known = bool(trial.planned_examples)
         self.trial = replace(trial, planned_examples=trial.planned_examples or PLANNED_STEPS * trial.batch_size)
         self.run_seconds, self._runner = run_seconds, runner
@@ -72,12 +83,17 @@ class Attempts:
         trial = self._resized(OTHER_SIZE)
         return self._attempt(trial if self._runner.offers(trial) else self._resized(1 / OTHER_SIZE))
 
+    @stage("a longer run")
+    def longer(self) -> Attempt:
+        return self._attempt(self.trial, MORE_POINTS, min(self.run_seconds, MORE_SECONDS))
+
     def _resized(self, factor: float) -> Trial:
         size = max(1, round(factor * self.trial.batch_size))
         planned = (self.trial.planned_steps or PLANNED_STEPS) * size
         return replace(self.trial, batch_size=size, planned_examples=planned)
 
-    def _attempt(self, trial: Trial) -> Attempt:
+    def _attempt(self, trial: Trial, most: int = POINTS, seconds: float | None = None) -> Attempt:
+        until = time.perf_counter() + (self.run_seconds if seconds is None else seconds)
         points: list[Point] = []
         walls: list[float] = []
         ended = error = None
@@ -85,7 +101,7 @@ class Attempts:
         try:
             run = self._runner.start(trial)
             try:
-                while len(points) < POINTS and time.perf_counter() - started < self.run_seconds:
+                while len(points) < most and time.perf_counter() < until:
                     outcome = run.advance()
                     if isinstance(outcome, Stop):
                         ended = f"{outcome.reason.value}{': ' if outcome.message else ''}{outcome.message}"

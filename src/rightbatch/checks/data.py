@@ -85,7 +85,7 @@ def _examples(data: Any) -> tuple[list[Hashable], int]:
     with RandomStreams(0).active():
         for index in fixed_subset(len(data), ITEMS).tolist():
             try:
-                found.append(hash(_bytes(data[index])))
+                found.append(hash(contents(data[index])))
             except Exception as error:
                 raise Raised(f"reading example {index} of a dataset", error) from error
             if time.perf_counter() > until:
@@ -98,16 +98,16 @@ def _rows(tensor: torch.Tensor) -> Iterator[bytes]:
     return (row.tobytes() for row in flat.view(torch.uint8).numpy())
 
 
-def _bytes(item: Any) -> Hashable:
+def contents(item: Any) -> Hashable:
     """What an example holds, so that two of equal content are equal."""
     if isinstance(item, torch.Tensor):
         return next(_rows(item.unsqueeze(0)))
     if isinstance(item, np.ndarray):
         return item.tobytes()
     if isinstance(item, Mapping):
-        return tuple((str(key), _bytes(value)) for key, value in item.items())
+        return tuple((str(key), contents(value)) for key, value in item.items())
     if isinstance(item, list | tuple):
-        return tuple(_bytes(value) for value in item)
+        return tuple(contents(value) for value in item)
     return item if isinstance(item, int | float | str | bytes) else pickle.dumps(item)
 
 
@@ -169,7 +169,7 @@ def loader_size(context: Rehearsal) -> Iterator[Finding]:
 def loader_order(context: Rehearsal) -> Iterator[Finding]:
     """A loader gives other batches for another seed."""
     one, other = (
-        [hash(_bytes(batch)) for batch in _loaded(context, seed=seed, most=COMPARED_BATCHES)] for seed in (0, 1)
+        [hash(contents(batch)) for batch in _loaded(context, seed=seed, most=COMPARED_BATCHES)] for seed in (0, 1)
     )
     if one == other and len(set(one)) > 1:
         yield Finding(

@@ -10,10 +10,12 @@ import torch
 
 from rightbatch import curves
 from rightbatch.batches import is_loader
+from rightbatch.checks import aims
 from rightbatch.checks.looking import Cannot, seconds_text
 from rightbatch.checks.rehearsal import Rehearsal
 from rightbatch.findings import Fault, Finding
 from rightbatch.losses import examples_in, is_total
+from rightbatch.schedules import last_rates
 from rightbatch.wording import counted
 
 FEWEST_OF_SHARES, FEWEST = 625, 100
@@ -21,6 +23,9 @@ FEWEST_OF_SHARES, FEWEST = 625, 100
 
 LEAST_SECONDS = 0.5
 """Evaluations of a run that take less in all are not worth a word."""
+
+TIMES_AS_LARGE, SAME_END = 4, 0.1
+"""Where a schedule ends is compared at a batch so many times as large; this share of its peak is no difference."""
 
 SPLIT_EXAMPLES = 64
 """A batch of at most so many examples is judged whole and in halves."""
@@ -35,7 +40,7 @@ def few_examples(context: Rehearsal) -> Iterator[Finding]:
     count = evaluation.examples if is_loader(workload.valid) else facts.valid_examples
     values = _judged_values(context)
     what = facts.target_quantity.replace("valid_", "validation ")
-    if values is not None and bool(((values == 0) | (values == 1)).all()):
+    if values is not None and _right_or_wrong(values):
         if count < FEWEST_OF_SHARES:
             yield Finding(
                 Fault.FEW_EXAMPLES,
@@ -50,6 +55,10 @@ def few_examples(context: Rehearsal) -> Iterator[Finding]:
             f"The {what} is a mean over {count} examples.",
             f"Validate on {FEWEST} or more.",
         )
+
+
+def _right_or_wrong(values: torch.Tensor) -> bool:
+    return bool(((values == 0) | (values == 1)).all())
 
 
 def _all_one(values: torch.Tensor) -> bool:
@@ -71,6 +80,26 @@ def _judged_values(context: Rehearsal) -> torch.Tensor | None:
         values = context.judge(workload.metric, model, batch)
         values = values[1] if isinstance(values, tuple) else values
     return values.detach().cpu() if isinstance(values, torch.Tensor) and values.ndim == 1 else None
+
+
+def direction(context: Rehearsal) -> Iterator[Finding]:
+    """See `aims.direction`."""
+    if context.workload.metric is not None:  # else the loss is judged
+        yield from aims.direction(context.points, context.facts.direction)
+
+
+def target(context: Rehearsal) -> Iterator[Finding]:
+    """See `aims.target`."""
+    wanted = context.target
+    if wanted is None:
+        return
+    values = _judged_values(context) if wanted.quantity == context.facts.target_quantity else None
+    yield from aims.target(context.points, wanted, share=values is not None and _right_or_wrong(values))
+
+
+def planned_length(context: Rehearsal) -> Iterator[Finding]:
+    """See `aims.planned_length`."""
+    yield from aims.planned_length(context.trial, context.facts.train_examples)
 
 
 def evaluation_cost(context: Rehearsal) -> Iterator[Finding]:
@@ -114,6 +143,24 @@ def length_bound(context: Rehearsal) -> Iterator[Finding]:
             "count.",
             note=True,
         )
+
+
+def schedule_length(context: Rehearsal) -> Iterator[Finding]:
+    """A schedule that ends comes to its end with the run, whatever the batch size: it is not one of so many steps."""
+    if not context.facts.length_bound or context.workload.schedule is None:
+        return
+    (size, last), (larger, of_larger) = last_rates(context.workload, TIMES_AS_LARGE)
+    if abs(of_larger - last) <= SAME_END:
+        return
+    finished = min(last, of_larger) <= SAME_END
+    yield Finding(
+        Fault.SCHEDULE_OF_STEPS,
+        f"A run over the {context.facts.planned_examples:,} planned examples ends at {last:.3g} times its largest rate "
+        f"at batch size {size}, and at {of_larger:.3g} times at {larger}.",
+        "Take the length of the schedule from trial.planned_steps, and milestones from examples "
+        "(examples / trial.batch_size steps), not from a number of steps or passes.",
+        note=not finished,
+    )
 
 
 def batch_dependent(context: Rehearsal) -> Iterator[Finding]:

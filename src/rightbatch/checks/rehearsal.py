@@ -6,17 +6,19 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import torch
 
 from rightbatch.batches import Source, is_loader
+from rightbatch.checks.aims import has_learned
 from rightbatch.checks.looking import Cannot, stage
 from rightbatch.errors import WorkloadError
 from rightbatch.evaluation import Evaluator, evaluating
 from rightbatch.losses import CONTRACT, check_loss, examples_in, is_total
 from rightbatch.measure.step_time import measure_step_times
-from rightbatch.records import StepTime, Trial, WorkloadFacts
+from rightbatch.records import Point, StepTime, Target, Trial, WorkloadFacts
 from rightbatch.stepping import Stepper
 from rightbatch.streams import RandomStreams
 from rightbatch.update import under_autocast
@@ -36,6 +38,12 @@ QUICK_SECONDS = 0.3
 
 ROUNDS = 3
 
+FURTHER_STEPS, FURTHER_SECONDS = 800, 2.0
+"""Where learning is not seen in the short run, it goes on to so many steps in all, or for so long."""
+
+WATCHED_EXAMPLES = 1000
+"""Learning is watched on at most so many validation examples."""
+
 Weights = dict[str, torch.Tensor]
 
 
@@ -44,8 +52,10 @@ class ShortRun:
     """A few steps at the present choice: the model, its weights before any step, the loss of each step.
 
     `ungraded` are trainable parameters that no step gave a gradient, `left_out` those that the optimizer was not given.
+    `stepper` can go on with it.
     """
 
+    stepper: Stepper
     model: torch.nn.Module
     start: Weights
     losses: tuple[float, ...]
@@ -66,8 +76,8 @@ class Evaluation:
 class Rehearsal:
     """A workload at the choice that it is checked at."""
 
-    def __init__(self, workload: Workload, facts: WorkloadFacts, trial: Trial) -> None:
-        self.workload, self.facts = workload, facts
+    def __init__(self, workload: Workload, facts: WorkloadFacts, trial: Trial, target: Target | None = None) -> None:
+        self.workload, self.facts, self.target = workload, facts, target
         self.trial = workload.complete(trial)
         self.born: Weights = {}
 
@@ -84,6 +94,15 @@ class Rehearsal:
             )
         with RandomStreams(self.trial.seed).active():
             return next(iter(self.source.epoch(self.trial.batch_size, torch.Generator().manual_seed(0))))
+
+    @stage("reading the training data")
+    def other_batch(self) -> Any:
+        """The first batch of another seed; with a loader that has one order, the second of this one."""
+        with RandomStreams(self.trial.seed).active():
+            if not is_loader(self.workload.data):
+                return next(iter(self.source.epoch(self.trial.batch_size, torch.Generator().manual_seed(1))))
+            batches = islice(self.source.epoch(self.trial.batch_size, torch.Generator().manual_seed(0)), 1, 2)
+            return next(batches, self.batch)
 
     @stage("reading the validation data")
     def valid_batch(self) -> Any:
@@ -166,6 +185,32 @@ class Rehearsal:
             return Evaluation(loss, metric, seconds * whole / max(1, source.given), whole)
         return Evaluation(loss, metric, seconds, source.given)
 
+    @stage("evaluation")
+    def points(self) -> tuple[Point, ...]:
+        """Evaluations before and along the short run, which goes on until learning is clearly seen, or for a while.
+
+        Raises `Cannot` where an evaluation takes long.
+        """
+        if self.evaluation.seconds > EVALUATION_SECONDS:
+            raise Cannot(f"an evaluation takes more than {EVALUATION_SECONDS:g} s")
+        fewer = min(self.workload.evaluation_examples, WATCHED_EXAMPLES)
+        workload = replace(self.workload, evaluation_examples=fewer)
+        evaluator, stepper = Evaluator(workload, workload.source("valid")), self.run.stepper
+
+        def point(step: int, model: torch.nn.Module) -> Point:
+            with RandomStreams(0).active():
+                loss, metric = evaluator(model)
+            return Point(step, valid_loss=loss, valid_metric=metric)
+
+        until = time.perf_counter() + FURTHER_SECONDS
+        found = [point(0, self.model), point(len(self.run.losses), stepper.judged)]
+        most = min(FURTHER_STEPS, self.trial.planned_steps or FURTHER_STEPS)
+        with RandomStreams(self.trial.seed).active():
+            while not has_learned(found) and stepper.step < most and time.perf_counter() < until:
+                stepper.run(min(stepper.step, most - stepper.step))
+                found.append(point(stepper.step, stepper.judged))
+        return tuple(found)
+
     @stage("measuring step times")
     def step_time(self) -> StepTime:
         self.require_loss()
@@ -184,6 +229,14 @@ class Rehearsal:
         with evaluating(model), RandomStreams(seed).active():
             return under_autocast(function, self.workload)(model, batch)
 
+    def training_loss(self, batch: Any) -> torch.Tensor:
+        """What the loss returns for a batch in training mode, after the short run: of a pair, the total."""
+        model = self.run.model
+        with torch.no_grad(), RandomStreams(self.trial.seed).active():
+            returned = under_autocast(self.workload.loss, self.workload)(model, batch)
+        found: torch.Tensor = returned[0] if is_total(returned) else returned
+        return found.detach()
+
     def _train(self, steps: int) -> ShortRun:
         steps = min(steps, self.trial.planned_steps or steps)
         until = time.perf_counter() + STEPS_SECONDS
@@ -201,6 +254,7 @@ class Rehearsal:
                     break
         given = {id(parameter) for group in stepper.optimizer.param_groups for parameter in group["params"]}
         return ShortRun(
+            stepper=stepper,
             model=stepper.model,
             start=start,
             losses=tuple(losses),

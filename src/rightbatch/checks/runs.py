@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 
 from rightbatch import curves
+from rightbatch.checks import aims
 from rightbatch.checks.attempts import PLANNED_STEPS, RUN_SECONDS, Attempt, Attempts
 from rightbatch.checks.looking import Cannot, Checks, Raised, look, seconds_text
 from rightbatch.errors import WorkloadError
 from rightbatch.findings import Fault, Finding, NotLookedAt
-from rightbatch.records import Point, Trial
+from rightbatch.records import Point, Target, Trial
 from rightbatch.runner import Runner
 
 ROUNDING = 1e-4
@@ -56,6 +57,8 @@ def values_finite(context: Attempts) -> Iterator[Finding]:
 
 def runs_repeat(context: Attempts) -> Iterator[Finding]:
     """Two starts of one trial give the same points."""
+    if not context.seeded:
+        raise Cannot("the command is given no seed")
     pairs = _pairs(context.present, _other(context, lambda made: made.again))
     if not pairs:
         raise Cannot("two runs had no point after the same number of steps")
@@ -63,24 +66,12 @@ def runs_repeat(context: Attempts) -> Iterator[Finding]:
         name = next((n for n in VALUES if _differ(getattr(one, n), getattr(other, n))), None)
         if name is None:
             continue
-        seen = (
+        yield Finding(
+            Fault.NOT_REPEATABLE,
             f"Two runs at {_choice(context.trial)} with seed {context.trial.seed} have {name} "
-            f"{_number(getattr(one, name))} and {_number(getattr(other, name))} at step {one.step}."
+            f"{_number(getattr(one, name))} and {_number(getattr(other, name))} at step {one.step}.",
+            "Seed all that is drawn with the trial's seed, and make model, optimizer and data anew in each run.",
         )
-        if context.seeded:
-            yield Finding(
-                Fault.NOT_REPEATABLE,
-                seen,
-                "Seed all that is drawn with the trial's seed, and make model, optimizer and data anew in each run.",
-            )
-        else:
-            yield Finding(
-                Fault.NOT_REPEATABLE,
-                seen,
-                "Give the command {seed}, so that a run can be repeated; without one, see that it draws another "
-                "seed in each run.",
-                note=True,
-            )
         return
 
 
@@ -108,6 +99,40 @@ def size_matters(context: Attempts) -> Iterator[Finding]:
             f"last digit after the same steps: {_values(one)}.",
             "Make the batches of the size of the trial (trial.batch_size, {batch_size}).",
         )
+
+
+def seed_given(context: Attempts) -> Iterator[Finding]:
+    """A command takes a seed; without one, runs that are alike to the last digit are copies and no seeds."""
+    if context.seeded:
+        return
+    pairs = _pairs(_usable(context.present), _other(context, lambda made: made.again))
+    copies = bool(pairs) and all(getattr(a, name) == getattr(b, name) for a, b in pairs for name in VALUES)
+    yield Finding(
+        Fault.NO_SEED,
+        "The command line has no {seed}, and two runs "
+        + ("are the same to the last digit." if copies else "differ by chance."),
+        "Give the program a seed, as --seed {seed}" + (", or search with --seeds 1." if copies else "."),
+        note=not copies,
+    )
+
+
+def direction(context: Attempts) -> Iterator[Finding]:
+    """See `aims.direction`; only a run with a metric of its own is made longer for it."""
+    points, declared = _usable(context.present).points, context.facts.direction
+    if declared == "max" or any(point.valid_metric != point.valid_loss for point in points):
+        yield from aims.direction(context.longer.points, declared)
+
+
+def target(context: Attempts) -> Iterator[Finding]:
+    """See `aims.target`."""
+    if context.target is not None:
+        yield from aims.target(_usable(context.present).points, context.target)
+
+
+def planned_length(context: Attempts) -> Iterator[Finding]:
+    """See `aims.planned_length`."""
+    if context.planned_known:
+        yield from aims.planned_length(context.trial, context.facts.train_examples)
 
 
 def evaluation_cost(context: Attempts) -> Iterator[Finding]:
@@ -142,18 +167,29 @@ def evaluation_cost(context: Attempts) -> Iterator[Finding]:
 CHECKS: Checks[Attempts] = {
     "evaluations": points_come,
     "finite values": values_finite,
+    "the seed": seed_given,
     "repeatability": runs_repeat,
     "the learning rate": rate_matters,
     "the batch size": size_matters,
+    "the direction of the metric": direction,
+    "the target": target,
+    "the planned length": planned_length,
     "the cost of evaluation": evaluation_cost,
 }
 
 
 def look_at(
-    runner: Runner, trial: Trial, *, seeded: bool = True, own_clock: bool = True, run_seconds: float = RUN_SECONDS
+    runner: Runner,
+    trial: Trial,
+    *,
+    target: Target | None = None,
+    seeded: bool = True,
+    own_clock: bool = True,
+    run_seconds: float = RUN_SECONDS,
 ) -> tuple[list[Finding], list[str], list[NotLookedAt]]:
     """Look for all faults that runs show: what was found, what was looked at, what was not and why."""
-    return look(Attempts(runner, trial, seeded=seeded, own_clock=own_clock, run_seconds=run_seconds), CHECKS)
+    made = Attempts(runner, trial, target=target, seeded=seeded, own_clock=own_clock, run_seconds=run_seconds)
+    return look(made, CHECKS)
 
 
 # ------------------------------------------------------------------------------------------------------ comparing

@@ -6,6 +6,9 @@ import math
 from collections.abc import Iterator
 from statistics import fmean
 
+import torch
+
+from rightbatch.checks.data import contents
 from rightbatch.checks.looking import Cannot, Raised, named
 from rightbatch.checks.rehearsal import Rehearsal
 from rightbatch.errors import WorkloadError
@@ -70,6 +73,22 @@ def gradients(context: Rehearsal) -> Iterator[Finding]:
             f"Without a gradient in {len(run.losses)} steps: {counted(len(ungraded), 'trainable parameter')}, "
             f"{named(ungraded)}.",
             "Use them in forward (is a part detached, or never called?), or set requires_grad_(False).",
+        )
+
+
+def batch_matters(context: Rehearsal) -> Iterator[Finding]:
+    """After the short run, two batches that differ have other losses."""
+    first, second = context.batch, context.other_batch
+    if contents(first) == contents(second):
+        raise Cannot("two batches hold the same")
+    losses = [context.training_loss(batch) for batch in (first, second)]
+    # Examples that are learned already may all have a loss of 0; one that is not finite is told elsewhere.
+    if torch.equal(*losses) and bool(losses[0].isfinite().all()) and bool((losses[0] != 0).any()):
+        yield Finding(
+            Fault.BATCH_IGNORED,
+            f"After {len(context.run.losses)} steps, two batches with other examples have the same loss to the last "
+            f"digit, {float(losses[0].double().mean()):.6g}.",
+            "Compute the loss from the batch that the function is given: loss(model, batch).",
         )
 
 

@@ -56,6 +56,8 @@ from rightbatch.report.check import print_check
 @app.command("check")
 def check_command(
     words: Words,
+    target: TargetOption = None,
+    target_on: TargetOn = None,
     present: Present = None,
     settings: SettingOption = None,
     direction: Direction = None,
@@ -70,6 +72,8 @@ def check_command(
 ) -> None:
     """Find all faults of a workload, a loop or a command, in seconds. Exit code 1 if there is one."""
     ask = asked(
+        target=target,
+        target_on=target_on,
         present=present,
         settings=settings,
         direction=direction,

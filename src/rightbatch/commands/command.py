@@ -54,8 +54,8 @@ class Command:
 
     The program prints one JSON object a line at each evaluation: `step` (optimizer steps made) and any of `train_loss`,
     `valid_loss`, `valid_metric`, `test_metric`, `examples`, `seconds`, `batch_size`, `learning_rate`, all as in
-    `rightbatch.Point`. What is left out is filled in: the metric by the loss unless `direction` is "max", seconds by the
-    clock. A first line at step 0, before training, is welcome. Everything else that it prints is passed over.
+    `rightbatch.Point`. What is left out is filled in: the metric by the loss unless `direction` is "max", seconds by
+    the clock. A first line at step 0, before training, is welcome. Everything else that it prints is passed over.
 
     Parameters
     ----------

@@ -133,7 +133,8 @@ class CurveReader:
     A line is a JSON object with `step` and any other of `FIELDS`, or one that `pattern` finds them in by the names of
     its groups; all other lines are passed over. A step is evaluated where a line of it has `valid_metric`, or
     `valid_loss` where `direction` is not "max", which then is the metric as well. Several lines of one step are taken
-    together until then. With `direction` None there may be no metric but the loss. `train_loss` of lines that evaluate nothing is averaged until the next point.
+    together until then. With `direction` None there may be no metric but the loss. `train_loss` of lines that evaluate
+    nothing is averaged until the next point.
 
     Attributes
     ----------

@@ -12,8 +12,8 @@ from rightbatch.commands import CommandRunner
 from rightbatch.errors import InputError, WorkloadError
 from rightbatch.findings import CheckReport, Fault, Finding, NotLookedAt
 from rightbatch.pipeline.runners import as_runner, from_name
-from rightbatch.pipeline.setting_up import Ask, facts_as_asked, first_choice
-from rightbatch.records import Settings, Trial, WorkloadFacts
+from rightbatch.pipeline.setting_up import Ask, asked_target, facts_as_asked, first_choice
+from rightbatch.records import Settings, Target, Trial, WorkloadFacts
 from rightbatch.runner import Runner
 from rightbatch.tables import is_table
 
@@ -26,7 +26,7 @@ def check(workload: Any, *, device: str | None = None, threads: int | None = Non
     """Look for all faults of `workload` at once, at what is trained with now; it takes seconds.
 
     `workload` is what `find` takes, but for tables; `asked` are fields of `rightbatch.Ask` (`present`, `settings`,
-    `planned_examples`; `direction` and `train_examples` of a loop).
+    `planned_examples`, `target`; `direction` and `train_examples` of a loop).
 
     Raises
     ------
@@ -53,7 +53,7 @@ def check(workload: Any, *, device: str | None = None, threads: int | None = Non
     if facts.present is None and facts.train_examples:
         size = min(size, facts.train_examples)
     trial = Trial(size, rate, SEED, facts.planned_examples or None, Settings(ask.settings))
-    findings_of, looked_at, not_looked_at = _look(runner, facts, trial)
+    findings_of, looked_at, not_looked_at = _look(runner, facts, trial, asked_target(facts, ask))
     return CheckReport(
         workload=facts.name,
         findings=(*beforehand, *findings_of),
@@ -63,17 +63,17 @@ def check(workload: Any, *, device: str | None = None, threads: int | None = Non
     )
 
 
-def _look(runner: Runner, facts: WorkloadFacts, trial: Trial) -> Found:
+def _look(runner: Runner, facts: WorkloadFacts, trial: Trial, target: Target | None) -> Found:
     """The checks that suit the kind of runner."""
     own: Any = getattr(runner, "workload", None)
     if _is_workload(own):
         from rightbatch.checks.workload import look_at
 
-        return look_at(own, facts, trial)
+        return look_at(own, facts, trial, target)
     from rightbatch.checks import attempts, runs
 
     if not isinstance(runner, CommandRunner):
-        return runs.look_at(runner, trial)
+        return runs.look_at(runner, trial, target=target)
     command = runner.command
     # A program that says nothing cannot be asked to stop: its own time limit ends it.
     limit = min(command.timeout_seconds or attempts.RUN_SECONDS, attempts.RUN_SECONDS)
@@ -81,7 +81,7 @@ def _look(runner: Runner, facts: WorkloadFacts, trial: Trial) -> Found:
     whole = replace(command.complete(trial), planned_examples=trial.planned_examples or trial.batch_size)
     lines = {command.fill(replace(whole, seed=seed))[0] for seed in (SEED, SEED + 1)}
     limited = CommandRunner(replace(command, timeout_seconds=limit))
-    return runs.look_at(limited, trial, seeded=len(lines) > 1, own_clock=False)
+    return runs.look_at(limited, trial, target=target, seeded=len(lines) > 1, own_clock=False)
 
 
 def _is_workload(made: Any) -> bool:

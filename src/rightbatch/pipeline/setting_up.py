@@ -133,7 +133,14 @@ def question(ask: Ask, target: Target) -> Question:
 
 def stated_target(study: Study, ask: Ask) -> Target | None:
     """The target that was given, else the study's own (derived before), else the workload's; None if there is none."""
-    facts = study.facts
+    asked = asked_target(study.facts, ask)
+    if ask.target is None and study.target is not None:
+        return replace(study.target, rule="first_touch" if ask.first_touch else "confirmed")
+    return asked
+
+
+def asked_target(facts: WorkloadFacts, ask: Ask) -> Target | None:
+    """The target that was given, else the workload's; None if there is none."""
     quantity = {"loss": "valid_loss", "metric": "valid_metric", None: facts.target_quantity}.get(ask.target_on)
     if quantity not in ("valid_loss", "valid_metric"):
         raise InputError(f"A target is on the 'loss' or the 'metric', got {ask.target_on!r}.")
@@ -141,8 +148,6 @@ def stated_target(study: Study, ask: Ask) -> Target | None:
     rule: Literal["confirmed", "first_touch"] = "first_touch" if ask.first_touch else "confirmed"
     if ask.target is not None:
         return Target(ask.target, quantity, direction, rule=rule)
-    if study.target is not None:
-        return replace(study.target, rule=rule)
     if facts.target is not None:
         own = facts.target_quantity
         return Target(facts.target, own, facts.quantity_direction(own), "workload", rule)
