@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rightbatch import curves
-from rightbatch.ends import BRACKET_FACTOR, FIRST_SHARE, SHORTEST_SHARE, next_length, run_of_ends
+from rightbatch.ends import BRACKET_FACTOR, FIRST_SHARE, SHORTEST_SHARE, Bracket, bracket, next_length, run_of_ends
 from rightbatch.evidence import Evidence, Objective, Question
 from rightbatch.lattice import index_of, rate_at
 from rightbatch.pipeline.loop import drive
@@ -85,10 +85,38 @@ def test_the_next_length_by_hand(known: dict[int, bool], following: int | None) 
     assert next_length([Point(0, valid_metric=1.0), *ends], TARGET, LONGEST) == following  # a start is no end
 
 
-def search(needed_examples: float, longest: int, batch_size: int) -> list[Point]:
+def test_of_another_seed_two_lengths_are_enough_where_they_say_the_same() -> None:
+    first = [end(examples, reaches) for examples, reaches in ((800, False), (1600, True), (1131, False))]
+    known = bracket(first, TARGET)
+    assert known == (1131, 1600)
+    assert next_length([], TARGET, LONGEST, known) == 1600
+    assert next_length([end(1600, True)], TARGET, LONGEST, known) == 1131
+    assert next_length([end(1600, True), end(1131, False)], TARGET, LONGEST, known) is None
+    assert next_length([end(1600, False)], TARGET, LONGEST, known) == 2263  # and no further between
+    assert next_length([end(1600, False), end(2263, True)], TARGET, LONGEST, known) is None
+    assert bracket([end(800, True)], TARGET) is None
+    assert bracket([end(800, False)], TARGET) is None
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(needed=st.floats(0.05, 0.9), factor=st.floats(0.5, 2.0))
+def test_another_seed_costs_no_more_runs_the_nearer_it_is(needed: float, factor: float) -> None:
+    longest = 1_000_000
+    known = bracket(search(needed * longest, longest, 100), TARGET)
+    assert known is not None
+    ends = search(min(0.9, factor * needed) * longest, longest, 100, known)
+    reached, missed = (
+        min(p.examples for p in ends if p.valid_metric == 1.0),
+        [p for p in ends if p.valid_metric == -1.0],
+    )
+    assert max((point.examples for point in missed), default=0) >= reached / BRACKET_FACTOR
+    assert len(ends) <= 3 + math.ceil(abs(math.log2(factor)) * 2)  # 2 but for where a last step is rounded to
+
+
+def search(needed_examples: float, longest: int, batch_size: int, likely: Bracket | None = None) -> list[Point]:
     """The lengths that are run where a run reaches the target if it is at least so long."""
     ends: list[Point] = []
-    while (planned := next_length(ends, TARGET, longest)) is not None:
+    while (planned := next_length(ends, TARGET, longest, likely)) is not None:
         steps = Trial(batch_size, 0.1, 0, planned).planned_steps
         assert planned >= 1
         assert steps is not None
@@ -318,6 +346,21 @@ def chosen_by_crossings(folder: Path) -> tuple[int, int]:
         evidence, _ = drive(study, runner, fixed(trials, "all at full length"), evidence)
         answer = recommend(evidence, protocol="", spent_seconds=study.costs())
     return answer.batch_size, index_of(answer.learning_rate)
+
+
+def test_another_seed_of_a_cell_starts_at_what_the_first_needed(tmp_path: Path) -> None:
+    runner = Cosine()
+    study, evidence = opened(tmp_path, runner)
+    size, index = min(true_costs(), key=lambda cell: true_costs()[cell])
+    rate = rate_at(index)
+    sweep = Sweep((size,), (0, 1), size, rate, runner.offers, rates=[rate], planned_examples=PLANNED)
+    with study:
+        evidence, _ = drive(study, runner, by_length(sweep), evidence)
+    lengths = [[run.trial.planned_steps for run in evidence.runs if run.trial.seed == seed] for seed in (0, 1)]
+    assert len(lengths[1]) == 2 < len(lengths[0])
+    assert set(lengths[1]) <= set(lengths[0])
+    one, other = evidence.runs_at(size, rate)
+    assert evidence.cost(one) == evidence.cost(other) is not None
 
 
 def test_the_recursion_is_that_of_the_bundled_quadratic() -> None:

@@ -197,7 +197,8 @@ PLACES = {"mid epoch": 9, "end of an epoch": 12}
 
 
 def noisy_run(case: str, state: bytes | None = None):
-    work = workload(**{"model": noisy_network, "loss": noisy_loss, **CASES[case]})
+    # Evaluated as often whatever its schedule, so that all are saved at the same places.
+    work = workload(**{"model": noisy_network, "loss": noisy_loss, "length_bound": False, **CASES[case]})
     return WorkloadRunner(work).start(KILLED, state)
 
 
@@ -350,6 +351,25 @@ def test_a_state_never_runs_code(tmp_path):
 
 
 # ----------------------------------------------------------------------------------------------------- what points are
+
+
+def test_a_run_of_which_only_the_end_counts_is_evaluated_less_often_and_ends_as_before():
+    often = finish(begin(workload(schedule=one_cycle, length_bound=False)))
+    seldom = finish(begin(workload(schedule=one_cycle)))
+    assert len(seldom) < len(often) / 2
+    assert [point.step for point in (seldom[0], seldom[-1])] == [0, 60]
+    assert replace(seldom[-1], seconds=0.0, train_loss=None) == replace(often[-1], seconds=0.0, train_loss=None)
+
+
+def test_a_state_that_was_saved_at_other_evaluations_goes_on_at_the_next_one():
+    often, seldom = (workload(schedule=one_cycle, **changes) for changes in ({"length_bound": False}, {}))
+    run, uninterrupted = begin(often), finish(begin(seldom))
+    while run.advance().step < 13:
+        pass
+    left = finish(WorkloadRunner(seldom).start(TRIAL, run.save()))
+    after = [point for point in uninterrupted if point.step > 13]
+    assert [point.step for point in left] == [point.step for point in after]
+    assert left[-1].valid_loss == after[-1].valid_loss
 
 
 def by_hand(work: Workload, trial: Trial) -> list[tuple]:

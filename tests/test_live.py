@@ -14,6 +14,7 @@ from rich.console import Console, RenderableType
 from rightbatch.cli import live
 from rightbatch.evidence import Evidence
 from rightbatch.pipeline.desk import HELD
+from rightbatch.pipeline.outlook import Outlook
 from rightbatch.pipeline.show import show
 from rightbatch.records import Run, Stop, StopReason
 from rightbatch.store import Study
@@ -78,6 +79,38 @@ def test_runs_that_begin_and_end_are_counted(shown: live.Live, evidence: Evidenc
         told = text(shown.render())
         assert f"{ended} runs done, {3 - ended} running" in told
         assert seeds_in(told) == 3 - ended
+
+
+def test_how_much_is_to_come_is_said_before_and_counted_down(
+    evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "RichLive", Undrawn)
+    console = terminal()
+    shown = live.Live(console).__enter__()
+    shown.expect(Outlook(40, 30.0, 120.0))
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue() == (
+        "to come: roughly 40 runs, roughly 30.0 s to 2 min 00 s of training steps, and evaluation; --budget 10m ends "
+        "it sooner, and the same command goes on\n"
+    )
+    for number in range(5):
+        assert " more" not in text(shown.render()).splitlines()[0]
+        shown.watch(replace(a_run(evidence, number), stop=Stop(StopReason.FINISHED)), "why", evidence)
+    told = text(shown.render())
+    assert "5 of roughly 40 runs done, 0 running | about " in told
+    assert re.search(r"about \S+ \S+ more", told)
+
+
+@pytest.mark.parametrize(
+    ("outlook", "said"),
+    [
+        (Outlook(60, 30.0, 30.0, exact=True), "to come: 60 runs, 30.0 s of training steps, and evaluation"),
+        (Outlook(None, 2.0, 10.0), "to come: roughly 2.00 s to 10.0 s of training steps, and evaluation"),
+        (Outlook(1, None, None, exact=True), "to come: 1 run, how long they take is not known: no planned length"),
+    ],
+)
+def test_an_outlook_in_words(outlook: Outlook, said: str) -> None:
+    assert live.outlook_text(outlook).startswith(said)
 
 
 @pytest.mark.parametrize("ends", [False, True], ids=["one begins", "one ends"])

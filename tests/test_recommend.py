@@ -160,6 +160,15 @@ def test_easier_targets_are_answered_from_the_same_curves(exact: Path) -> None:
     assert costs == sorted(costs)
 
 
+def test_a_target_that_the_first_evaluation_reaches_is_said(exact: Path) -> None:
+    answer, evidence = rightbatch.show(exact)
+    firsts = [run.points[1] for run in evidence.runs if run.points[0].step == 0]
+    easy = max(firsts, key=lambda point: point.valid_loss or 0.0).valid_loss
+    assert not any("by the first evaluation" in caution for caution in answer.cautions)
+    answer, _ = rightbatch.show(exact, target=easy, target_on="loss")
+    assert any("the target is reached by the first evaluation" in caution for caution in answer.cautions)
+
+
 def test_a_best_rate_at_the_edge_is_said_and_kept_out_of_fits(tmp_path: Path) -> None:
     path = tmp_path / "edge.study.db"
     synthetic_study(path, truth=Truth(noise=0.0), batch_sizes=(16, 64, 256), rates_around=0).close()

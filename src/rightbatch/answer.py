@@ -32,6 +32,10 @@ class Caution(enum.Enum):
     )
     TARGET_MOVES = "the best batch size depends on the target: {}"
     OPTIMISTIC = "quality is that of the validation data that choices were made on: optimistic"
+    EARLY = (
+        "at the choice, the target is reached by the first evaluation: how soon is not known. Give a harder target, or "
+        "evaluate earlier"
+    )
     EXAMPLES_UNKNOWN = (
         "how many training examples there are was not said (--train-examples): a batch larger than them goes unnoticed"
     )

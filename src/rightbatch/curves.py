@@ -18,6 +18,9 @@ from rightbatch.records import Direction, Point, Target
 RATIO = 1.08
 """Rungs of the ladder are at most 8 % apart in examples seen."""
 
+RATIO_OF_ENDS = 1.5
+"""So far apart are the rungs of runs of which only the end counts: enough to see one diverge, or cost too much."""
+
 Curve = Sequence[Point]
 StopRule = Callable[[Curve], str | None]
 """A stopping rule: the reason to stop now, or None to go on."""

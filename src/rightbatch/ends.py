@@ -41,24 +41,42 @@ def run_of_ends(runs: Sequence[Run], target: Target, longest_examples: int) -> R
     return Run(ended[-1].trial, (*starts, *ends), stop, sum(run.wall_seconds for run in runs), shown.identifier)
 
 
-def next_length(ends: Sequence[Point], target: Target, longest_examples: int) -> int | None:
+Bracket = tuple[int, int]
+"""The longest planned length that misses the target and the shortest one that reaches it, in examples."""
+
+
+def bracket(ends: Sequence[Point], target: Target) -> Bracket | None:
+    """That of a run of ends; None where no end reaches the target, or none misses it below one that does."""
+    lengths = {point.examples: _reaches(point, target) for point in ends if point.step > 0}
+    shortest = min((length for length, yes in lengths.items() if yes), default=0)
+    missed = [length for length in lengths if length < shortest]
+    return (max(missed), shortest) if missed else None
+
+
+def next_length(
+    ends: Sequence[Point], target: Target, longest_examples: int, likely: Bracket | None = None
+) -> int | None:
     """The planned length to run next, in examples; None when the shortest one that reaches the target is known.
 
     From an eighth of the longest upwards in factors of two until one reaches the target (or downwards, if that one
-    does), then once between.
+    does), then once between. Where a bracket is `likely`, that of another seed, its lengths come first, and from there
+    on factors of sqrt(2), which need nothing between.
     """
     lengths = {point.examples: _reaches(point, target) for point in ends if point.step > 0}
     reached = [length for length, yes in lengths.items() if yes]
+    factor = math.sqrt(2) if likely else 2
     if not lengths:
-        return max(1, round(longest_examples * FIRST_SHARE))
+        return likely[1] if likely else max(1, round(longest_examples * FIRST_SHARE))
     if not reached:
         longest = max(lengths)
         # A run ends at a whole number of steps: lengths are compared with that much room.
-        return None if longest > 0.9 * longest_examples else _unknown(min(longest_examples, 2 * longest), ends)
+        return (
+            None if longest > 0.9 * longest_examples else _unknown(min(longest_examples, round(factor * longest)), ends)
+        )
     shortest = min(reached)
     missed = [length for length in lengths if length < shortest]
     if not missed:
-        return None if shortest < 2 * SHORTEST_SHARE * longest_examples else _unknown(shortest // 2, ends)
+        return None if shortest < 2 * SHORTEST_SHARE * longest_examples else _unknown(int(shortest / factor), ends)
     below = max(missed)
     return _unknown(round(math.sqrt(below * shortest)), ends) if shortest > BRACKET_FACTOR * below else None
 

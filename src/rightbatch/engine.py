@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 import hashlib
 import io
@@ -140,6 +141,7 @@ class WorkloadRunner:
             self._test,
             kept,
             self.micro_batch_size,
+            curves.RATIO_OF_ENDS if self._facts.length_bound else curves.RATIO,
         )
         if state is not None:
             run.load(state)
@@ -182,13 +184,14 @@ class TrainingRun:
         test: Evaluator | None,
         kept: KeptWeights,
         micro_batch_size: int | None = None,
+        ratio: float = curves.RATIO,
     ) -> None:
         self.trial, self._kept = trial, kept
         self._random = RandomStreams(trial.seed)
         self._valid, self._test = valid, test
         assert trial.planned_examples is not None  # `Workload.complete` sees to it
         self._schedule = schedule_of(trial)
-        self._rungs = (0, *self._schedule.steps_near(curves.ladder(trial.planned_examples)))
+        self._rungs = (0, *self._schedule.steps_near(curves.ladder(trial.planned_examples, ratio=ratio)))
         self._next = 0
         self._seconds = 0.0
         self._synchronize = _synchronizer(workload.device)
@@ -261,7 +264,6 @@ class TrainingRun:
         state = {
             "stepper": self._stepper.state(),
             "random": self._random.state(),
-            "next": self._next,
             "seconds": self._seconds,
             "kept": self._kept.state(),
         }
@@ -279,7 +281,8 @@ class TrainingRun:
             self._stepper.load(state["stepper"])
             self._random.load(state["random"])
             self._kept.load(state["kept"])
-            self._next, self._seconds = state["next"], state["seconds"]
+            # By the steps made: an earlier version may have had other rungs.
+            self._next, self._seconds = bisect.bisect(self._rungs, self._stepper.step), state["seconds"]
         except Exception as error:  # torch has no type for a damaged file or a model of another shape
             raise StateError(f"The saved state of a run cannot be read ({type(error).__name__}: {error}).") from error
 

@@ -57,7 +57,7 @@ WHY: dict[Fault, str] = {
     Fault.NOT_FINITE: "such a run counts as diverged",
     Fault.NO_LEARNING: "no size can be told from another where nothing is learned",
     Fault.WRONG_DIRECTION: "the worst size and rate would be taken for the best",
-    Fault.TARGET_REACHED: "no size can be told from another by what none has to be trained for",
+    Fault.TARGET_REACHED: "how soon it is reached is what sizes are compared by",
     Fault.TARGET_OUT_OF_REACH: "every run would be made in vain",
     Fault.FEW_STEPS: "larger batches have no step left to learn in",
     Fault.NO_SEED: "several seeds are to show by how much runs differ by chance",

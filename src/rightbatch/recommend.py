@@ -261,6 +261,14 @@ def _given_up(evidence: Evidence, batch_size: int) -> bool:
     return StopReason.STOPPED_BY_RULE in reasons and StopReason.FINISHED not in reasons
 
 
+def _early(evidence: Evidence, answer: Recommendation) -> bool:
+    """Whether a run of the choice was beyond the target at its first evaluation after step 0."""
+    if evidence.question.objective is Objective.METRIC:
+        return False
+    crossings = [evidence.crossing(run) for run in evidence.runs_at(answer.batch_size, answer.learning_rate)]
+    return any(found is not None and found.low_examples == 0 for found in crossings)
+
+
 def _cautions(evidence: Evidence, answer: Recommendation) -> tuple[str, ...]:
     said = [Caution.BEST_AT_EDGE.value.format(r.batch_size) for r in answer.sizes if r.at_edge and r.seeds]
     for row in answer.sizes:
@@ -279,6 +287,8 @@ def _cautions(evidence: Evidence, answer: Recommendation) -> tuple[str, ...]:
     said += [
         Caution.UNSTEADY.value.format(r.batch_size) for r in evidence.step_times if len(r.unsteady) > len(r.seconds) / 4
     ]
+    if not evidence.facts.length_bound and _early(evidence, answer):
+        said.append(Caution.EARLY.value)
     for cost in answer.fresh_costs:
         if cost is None:
             said.append(Caution.FRESH_MISSED.value)

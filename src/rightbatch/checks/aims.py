@@ -79,7 +79,8 @@ def target(points: Sequence[Point], wanted: Target | None, *, share: bool = Fals
             Fault.TARGET_REACHED,
             f"The target is {wanted.value:g} or {'more' if wanted.direction == 'max' else 'less'}, and the {what} is "
             f"{first:.4g} {when}.",
-            "Give a harder target, in the unit of what is judged; see that the direction is right.",
+            "Give a harder target, in the unit of what is judged"
+            + ("; see that the direction is right." if step == 0 else ", or evaluate earlier."),
             note=step > 0,
         )
     elif share and not 0 <= wanted.value <= 1:

@@ -18,16 +18,24 @@ from rich.text import Text
 from rightbatch.errors import InsufficientEvidence
 from rightbatch.evidence import Evidence
 from rightbatch.pipeline.desk import HELD
+from rightbatch.pipeline.outlook import Outlook
 from rightbatch.pipeline.searching import guess_of
 from rightbatch.pipeline.setting_up import Ask
 from rightbatch.pipeline.show import evidence_of
 from rightbatch.records import Run
 from rightbatch.report import units
 from rightbatch.store import Study, being_written
+from rightbatch.wording import counted
 
 REFRESH_PER_SECOND = 8
 GUESS_SECONDS = 2.0
 """What the search believes is asked again this often: that takes hundredths of a second."""
+
+LONG_SECONDS = 60.0
+"""Where training may take longer, a budget is hinted at."""
+
+FEWEST_ENDED = 5
+"""How long it still takes is said after so many runs."""
 
 FOLLOW_SECONDS = 1.0
 """How often a study that another process writes is read again."""
@@ -51,6 +59,8 @@ class Live:
         self._training = 0.0
         self._evidence: Evidence | None = None
         self._guess, self._guessed = "", -math.inf
+        self._outlook: Outlook | None = None
+        self._foreseen = self._started
 
     def __enter__(self) -> Live:
         if self._console.is_terminal:
@@ -68,6 +78,13 @@ class Live:
     ) -> None:
         if self._live is not None:
             self._live.stop()
+
+    def expect(self, outlook: Outlook) -> None:
+        """Say how long it is going to take, in a terminal or not."""
+        self._outlook, self._foreseen = outlook, time.monotonic()
+        long = (outlook.high_seconds or math.inf) > LONG_SECONDS and self._budget is None
+        hint = "; --budget 10m ends it sooner, and the same command goes on" if long else ""
+        self._console.print(f"{outlook_text(outlook)}{hint}", style="dim", soft_wrap=True, markup=False)
 
     def watch(self, run: Run, why: str, evidence: Evidence) -> None:
         """Take note of a new point, a pause or the end of a run."""
@@ -99,9 +116,11 @@ class Live:
         running, paused = self._running, self._paused  # the same ones in every line
         unended = (*(run for run, _, _ in running.values()), *paused.values())
         training = self._training + sum(run.points[-1].seconds for run in unended if run.points)
-        head = [f"{units.seconds(now)}", _counts(self._ended, len(running), len(paused))]
+        head = [f"{units.seconds(now)}", _counts(self._ended, len(running), len(paused), self._outlook)]
         if self._budget is not None:
             head.append(f"at most {units.seconds(max(0.0, self._budget - now))} left")
+        elif left := self._left():
+            head.append(left)
         head.append(f"{units.seconds(training)} of it in training steps")
         lines: list[RenderableType] = [Text(" | ".join(head))]
         if best := best_so_far(self._evidence):
@@ -110,6 +129,26 @@ class Live:
             lines.append(Text(f"best guess: {self._guess}"))
         lines.append(running_table(running, self._evidence))
         return Group(*lines)
+
+    def _left(self) -> str:
+        """By the wall seconds of the runs so far, where it is known how many there will be."""
+        runs = self._outlook.runs if self._outlook else None
+        if runs is None or self._ended < FEWEST_ENDED:
+            return ""
+        each = (time.monotonic() - self._foreseen) / self._ended
+        return f"about {units.seconds(each * max(1, runs - self._ended))} more"
+
+
+def outlook_text(outlook: Outlook) -> str:
+    """How many runs, and how long."""
+    about = "" if outlook.exact else "roughly "
+    parts = [] if outlook.runs is None else [f"{about}{counted(outlook.runs, 'run')}"]
+    if outlook.low_seconds is None or outlook.high_seconds is None:
+        parts.append("how long they take is not known: no planned length, or no seconds per step")
+    else:
+        low, high = units.seconds(outlook.low_seconds), units.seconds(outlook.high_seconds)
+        parts.append(f"{low if outlook.exact else f'{about}{low} to {high}'} of training steps, and evaluation")
+    return "to come: " + ", ".join(parts)
 
 
 def follow(path: str | Path, console: Console, **asked: Any) -> None:
@@ -153,7 +192,10 @@ def follow(path: str | Path, console: Console, **asked: Any) -> None:
             time.sleep(FOLLOW_SECONDS)
 
 
-def _counts(ended: int, running: int, paused: int) -> str:
+def _counts(ended: int, running: int, paused: int, outlook: Outlook | None = None) -> str:
+    if outlook is not None and outlook.runs is not None and ended <= outlook.runs:
+        done = f"{ended} of {'' if outlook.exact else 'roughly '}{outlook.runs} runs done"
+        return f"{done}, {running} running" + (f", {paused} paused" if paused else "")
     return f"{ended} runs done, {running} running" + (f", {paused} paused" if paused else "")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -42,6 +42,7 @@ from rightbatch.cli.options import (
     Words,
     Workers,
 )
+from rightbatch.commands import Command
 from rightbatch.pipeline import check as checking
 from rightbatch.pipeline import find as finding
 from rightbatch.pipeline import sweep as sweeping
@@ -183,6 +184,7 @@ def sweep_command(
     chosen = sizes(batch_sizes)
     assert chosen is not None  # the option is required
     allowed = parse_budget(budget).seconds() if budget else None
+    _ask_for_a_seed(workload, seeds)
 
     def make(code: str) -> Recommendation:
         with Live(err, budget_seconds=allowed) as live:
@@ -206,6 +208,7 @@ def sweep_command(
                 keep_models=keep_models,  # type: ignore[arg-type]
                 changed_code=code,  # type: ignore[arg-type]
                 watch=live.watch,
+                foresee=live.expect,
                 **ask,
             )
 
@@ -261,6 +264,7 @@ def find_command(
         train_examples=train_examples,
     )
     workload = given(words, ask, metrics=metrics, pattern=pattern, timeout_seconds=timeout)
+    _ask_for_a_seed(workload, seeds)
 
     def make(code: str) -> Recommendation:
         with Live(err, budget_seconds=parse_budget(budget).wall_seconds if budget else None) as live:
@@ -279,8 +283,21 @@ def find_command(
                 keep_models=keep_models,  # type: ignore[arg-type]
                 changed_code=code,  # type: ignore[arg-type]
                 watch=live.watch,
+                foresee=live.expect,
                 **ask,
             )
 
     answer = asking(make, changed_code)
     print_answer(answer, as_json, study or default_study(answer.workload))
+
+
+def _ask_for_a_seed(workload: Any, seeds: int) -> None:
+    """Say before hours of it that the runs of a command without {seed} are no seeds."""
+    if isinstance(workload, Command) and not workload.takes_seed and seeds > 1:
+        err.print(
+            f"rightbatch: the command has no {{seed}}, so its {seeds} seeds differ by chance alone, or not at all. "
+            f"Give the program one (--seed {{seed}}), or search with --seeds 1.",
+            style="yellow",
+            markup=False,
+            soft_wrap=True,
+        )

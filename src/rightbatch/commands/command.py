@@ -111,6 +111,11 @@ class Command:
             check_pattern(self.pattern, self.direction)
         _check_placeholders(self)
 
+    @property
+    def takes_seed(self) -> bool:
+        """Whether the command line has a place for the seed."""
+        return "seed" in template.placeholders(self.argv)
+
     def complete(self, trial: Trial) -> Trial:
         """A trial with every declared setting and, where one is known, a planned length.
 
@@ -278,12 +283,11 @@ def _source_hash(command: Command) -> str:
 
 
 def _lacks(command: Command) -> tuple[str, ...]:
-    takes_seed = "seed" in template.placeholders(command.argv)
     of_chance = "the command takes no {seed}: its runs differ by chance alone and cannot be repeated"
     return (
         "seconds of a command are those between its lines, its own evaluation included, unless it prints `seconds`; "
         "without a line at step 0, what it does before training is included too",
         "a killed run is repeated, not continued: a command has no state that can be saved",
-        *(() if takes_seed else (of_chance,)),
+        *(() if command.takes_seed else (of_chance,)),
         "gradient noise, memory and sharpness cannot be measured: they need the model itself (a `Workload`)",
     )

@@ -77,11 +77,8 @@ def _look(runner: Runner, facts: WorkloadFacts, trial: Trial, target: Target | N
     command = runner.command
     # A program that says nothing cannot be asked to stop: its own time limit ends it.
     limit = min(command.timeout_seconds or attempts.RUN_SECONDS, attempts.RUN_SECONDS)
-    # Whether it takes a seed: its command lines for two of them differ.
-    whole = replace(command.complete(trial), planned_examples=trial.planned_examples or trial.batch_size)
-    lines = {command.fill(replace(whole, seed=seed))[0] for seed in (SEED, SEED + 1)}
     limited = CommandRunner(replace(command, timeout_seconds=limit))
-    return runs.look_at(limited, trial, target=target, seeded=len(lines) > 1, own_clock=False)
+    return runs.look_at(limited, trial, target=target, seeded=command.takes_seed, own_clock=False)
 
 
 def _is_workload(made: Any) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from rightbatch.answer import Recommendation
 from rightbatch.evidence import Evidence
 from rightbatch.growth import growth_of
+from rightbatch.pipeline import outlook
 from rightbatch.pipeline.budget import parse_budget, run_seconds
 from rightbatch.pipeline.desk import OUT_OF_BUDGET, Watch, unwatched
 from rightbatch.pipeline.growing import check_growing, grow, grown_sizes
@@ -66,6 +67,7 @@ def find(
     schedule: bool = False,
     changed_code: ChangedCode = "refuse",
     watch: Watch = unwatched,
+    foresee: outlook.Foresee = outlook.unforeseen,
     **asked: Any,
 ) -> Recommendation:
     """Which batch size to train with, at which rate: measure, search, recommend. Continues a study that exists.
@@ -89,6 +91,7 @@ def find(
     schedule: Whether a batch that grows while training is searched too, from the best fixed size, and judged beside it
         with fresh seeds: up to ten runs to search, up to twelve to judge.
     changed_code: What to do where the code of the workload has changed since its study began: "refuse", or "mix".
+    watch, foresee: Are told of every new point; and before the first run, roughly how long it will take.
     asked: The question, where it differs from the workload's: `objective`, `target` ..., the fields of `Ask`.
 
     Raises
@@ -127,6 +130,9 @@ def find(
             measure_step_times(kept, runner, timed, budget_seconds=share)
         evidence = pose(kept, runner, ask, watch, range(seeds))
         strategy = _strategy(runner, evidence, ask, sizes, range(seeds))
+        if recorded_rates(runner) is None:
+            few = suits_few_runs(evidence)
+            foresee(outlook.of_few_runs(evidence) if few else outlook.of_adaptive(sizes, seeds, evidence))
         models = models_folder(kept.path) if keep_models != "none" else None
         with crew_of(workload, runner, workers, **how) as crew:
             driven: dict[str, Any] = {

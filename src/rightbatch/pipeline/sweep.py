@@ -12,6 +12,7 @@ from rightbatch.answer import Recommendation
 from rightbatch.errors import InputError
 from rightbatch.evidence import Evidence
 from rightbatch.lattice import snap
+from rightbatch.pipeline import outlook
 from rightbatch.pipeline.desk import OUT_OF_BUDGET, Watch, unwatched
 from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.models import models_folder
@@ -47,6 +48,7 @@ def sweep(
     start_from: StartFrom | None = None,
     changed_code: ChangedCode = "refuse",
     watch: Watch = unwatched,
+    foresee: outlook.Foresee = outlook.unforeseen,
     **asked: Any,
 ) -> Recommendation:
     """Train at every size, tuning the rate on the lattice (or at the given `rates`), with every seed; then recommend.
@@ -63,6 +65,8 @@ def sweep(
 
     `keep_models`: which weights of every run stay in a folder beside the study: none, those of the best evaluation, or
     the last. `start_from`: a file with the weights (a state dict) that every run of a `Workload` starts from.
+
+    `watch` is told of every new point; `foresee`, before the first run, how many there are and how long they take.
 
     `asked` is the question, where it differs from the workload's: the fields of `Ask`. Continues a study that exists.
 
@@ -105,6 +109,8 @@ def sweep(
             contender_seeds=_with_further(seeds, contender_seeds or 0),
             contender_factor=contender_factor,
         )
+        if recorded_rates(runner) is None:
+            foresee(outlook.of_sweep(strategy, evidence))
         chosen = by_length(strategy) if evidence.facts.length_bound else strategy
         with crew_of(workload, runner, workers, **how) as crew:
             models = models_folder(kept.path) if keep_models != "none" else None

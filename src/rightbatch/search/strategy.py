@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from rightbatch.curves import StopRule, until_horizon
-from rightbatch.ends import next_length
+from rightbatch.ends import bracket, next_length
 from rightbatch.evidence import Evidence
 from rightbatch.records import Trial
 
@@ -73,11 +73,14 @@ def by_length(strategy: Strategy) -> Strategy:
         action = strategy(evidence)
         if not isinstance(action, Advance):
             return action
-        trial = action.trial
+        trial, target = action.trial, evidence.question.target
         longest = trial.planned_examples or evidence.facts.planned_examples
-        run = evidence.run_of(trial.batch_size, trial.learning_rate, trial.seed)
-        ends = run.points if run is not None else ()
-        planned = next_length(ends, evidence.question.target, longest) or longest
+        seeds = {run.trial.seed: run.points for run in evidence.runs_at(trial.batch_size, trial.learning_rate)}
+        ends = seeds.pop(trial.seed, ())
+        known = (bracket(others, target) for others in seeds.values())
+        likely = next((found for found in known if found is not None), None)
+        # Of few steps, sqrt(2) times as many may be as many: then by the other rule, which says when it is done.
+        planned = next_length(ends, target, longest, likely) or next_length(ends, target, longest) or longest
         return replace(action, trial=replace(trial, planned_examples=planned))
 
     return by_planned_length
