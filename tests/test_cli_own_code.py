@@ -91,11 +91,11 @@ def test_a_program_is_found_and_its_own_seconds_are_believed(run) -> None:
 
 def test_what_a_command_lacks_is_said_before_it_is_run_for_long(run, folder: Path) -> None:
     command = ["--", sys.executable, "-I", "-S", "train.py", "{batch_size}", "{learning_rate}"]
-    plan = ["--target", "0.5", "--batch-sizes", "4", "--rates", "0.1", "--planned-examples", "160"]
+    plan = ["--target", "0.5", "--batch-sizes", "4", "--rates", "0.1", "--planned-examples", "4000"]
     code, _, err = run("sweep", *plan, "--seeds", "2", *command)
     assert code == 0, err
     assert "the command has no {seed}, so its 2 seeds differ by chance alone, or not at all" in err
-    assert "to come: 2 runs, 1.60 s of training steps" in err
+    assert "to come: 2 runs, 40.0 s of training steps" in err
     assert "{seed}" not in run("sweep", *plan, "--seeds", "1", "--study", "one.study.db", *command)[2]
     (folder / "train.py").write_text(PROGRAM.replace("valid_loss", "valid_metric"))
     code, out, err = run("find", *ASK, "--study", "metric.study.db", *command)

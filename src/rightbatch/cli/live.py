@@ -31,8 +31,8 @@ REFRESH_PER_SECOND = 8
 GUESS_SECONDS = 2.0
 """What the search believes is asked again this often: that takes hundredths of a second."""
 
-LONG_SECONDS = 60.0
-"""Where training may take longer, a budget is hinted at."""
+SHORT_SECONDS, LONG_SECONDS = 5.0, 60.0
+"""Where training takes less, nothing is said of it; where it may take longer, a budget is hinted at."""
 
 FEWEST_ENDED = 5
 """How long it still takes is said after so many runs."""
@@ -80,8 +80,10 @@ class Live:
             self._live.stop()
 
     def expect(self, outlook: Outlook) -> None:
-        """Say how long it is going to take, in a terminal or not."""
+        """Say how long it is going to take, in a terminal or not, unless it is soon over."""
         self._outlook, self._foreseen = outlook, time.monotonic()
+        if outlook.high_seconds is not None and outlook.high_seconds < SHORT_SECONDS:
+            return
         long = (outlook.high_seconds or math.inf) > LONG_SECONDS and self._budget is None
         hint = "; --budget 10m ends it sooner, and the same command goes on" if long else ""
         self._console.print(f"{outlook_text(outlook)}{hint}", style="dim", soft_wrap=True, markup=False)
