@@ -425,6 +425,7 @@ CASES: dict[str, Case] = {
         Fault.TARGET_OUT_OF_REACH,
         lambda: a_loop(loop_with_an_accuracy, direction="max", target=82.0),
         r"target is 82, and the validation metric was never larger than 0\.\d+",
+        note=True,
     ),
     "a target that is reached": Case(
         Fault.TARGET_REACHED, lambda: good(target=0.01), r"0.01 or more, and the .* is 0\.\d+ before any training"

@@ -17,12 +17,13 @@ from rich.console import Console
 
 from checks_cases import CASES, CLEAN, TRAIN, VALID, Unused, a_command, a_loop, cosine, good, loop, refuse
 from rightbatch.bundled import WORKLOADS
-from rightbatch.checks import attempts, rehearsal, runs
+from rightbatch.checks import aims, attempts, rehearsal, runs
 from rightbatch.checks import workload as workload_checks
+from rightbatch.checks.looking import Cannot
 from rightbatch.errors import DataError, InputError
 from rightbatch.findings import CheckReport, Fault, Finding, NotLookedAt
 from rightbatch.pipeline.check import check
-from rightbatch.records import to_json
+from rightbatch.records import Point, Target, to_json
 from rightbatch.report.check import check_text
 
 
@@ -170,6 +171,25 @@ def test_a_loop_without_a_planned_length_and_a_metric_that_stands_still_are_not_
     unplanned = check(loop)
     assert unplanned.clean
     assert [entry.check for entry in unplanned.not_looked_at] == ["the cost of evaluation"]
+
+
+def test_a_share_that_begins_near_0_may_have_a_target_far_from_it():
+    wanted = Target(0.25, "valid_metric", "max")
+    points = [Point(step, valid_metric=0.01) for step in (0, 10, 20)]
+    assert not list(aims.target(points, wanted))
+    [finding] = aims.target(points, replace(wanted, value=25.0))
+    assert finding.note
+    assert not list(aims.target(points, None))
+
+
+def test_a_metric_that_is_noisy_or_stays_at_0_is_not_accused():
+    falling = [Point(k, valid_loss=1 - k / 20, valid_metric=value) for k, value in enumerate((0.5, 0.7, 0.4, 0.6))]
+    assert not list(aims.direction(falling, "max"))
+    assert not list(aims.direction(falling, "min"))
+    collapsed = [replace(point, valid_metric=max(0.0, 0.4 - 0.2 * point.step)) for point in falling]
+    for points in (collapsed, falling[:2], [replace(point, valid_loss=None) for point in falling]):
+        with pytest.raises(Cannot):
+            list(aims.direction(points, "max"))
 
 
 def test_what_is_no_workload_is_an_error_or_a_finding(tmp_path):

@@ -17,7 +17,7 @@ AGAINST = 0.8
 """A rank correlation of loss and goodness above this is that of a metric whose direction is the other one."""
 
 FAR = 20.0
-"""A target so many times as large as all values that were seen is of another unit, as 82 (%) for 0.82."""
+"""A target so many times as large as all values that were seen may be of another unit, as 82 (%) for 0.82."""
 
 FEWEST_STEPS = 20
 """Fewer steps are no training: a rate cannot be told from another, nor a size."""
@@ -84,19 +84,18 @@ def target(points: Sequence[Point], wanted: Target | None, *, share: bool = Fals
             note=step > 0,
         )
     elif share and not 0 <= wanted.value <= 1:
-        yield _out_of_reach(
-            wanted, f"and the {what} is a share of right answers, from 0 to 1: {first:.4g} at the start"
-        )
-    elif abs(wanted.value) > FAR * largest > 0:
-        yield _out_of_reach(wanted, f"and the {what} was never larger than {largest:.4g} in the first steps")
+        yield _out_of_reach(wanted, f"is a share of right answers, from 0 to 1: {first:.4g} at the start")
+    elif abs(wanted.value) > max(1.0, FAR * largest) and largest > 0:  # a share may begin near 0: 0.01 of 100 classes
+        yield _out_of_reach(wanted, f"was never larger than {largest:.4g} in the first steps", note=True)
 
 
-def _out_of_reach(wanted: Target, seen: str) -> Finding:
+def _out_of_reach(wanted: Target, seen: str, *, note: bool = False) -> Finding:
     percent = f" ({wanted.value / 100:g} for {wanted.value:g} %)" if 1 < wanted.value <= 100 else ""
     return Finding(
         Fault.TARGET_OUT_OF_REACH,
-        f"The target is {wanted.value:g}, {seen}.",
+        f"The target is {wanted.value:g}, and the {wanted.quantity.replace('valid_', 'validation ')} {seen}.",
         f"Give the target in the unit of what is judged{percent}.",
+        note=note,
     )
 
 
