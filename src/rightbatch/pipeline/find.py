@@ -14,7 +14,7 @@ from rightbatch.growth import growth_of
 from rightbatch.pipeline import outlook
 from rightbatch.pipeline.budget import parse_budget, run_seconds
 from rightbatch.pipeline.desk import OUT_OF_BUDGET, Watch, unwatched
-from rightbatch.pipeline.growing import check_growing, grow, grown_sizes
+from rightbatch.pipeline.growing import check_growing, drive_fixed_and_growing, grown_sizes
 from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.memory import cautions_of_fitting, fitting
 from rightbatch.pipeline.models import models_folder, pruning, winner
@@ -45,10 +45,6 @@ PROTOCOL_OF_ENDS = (
     "within 1.5 times the best; each at planned lengths from an eighth of the longest until an end reached the target; "
     "runs stopped at 4 times the best cost"
 )
-
-
-ROUNDS = 3
-"""So often at most the fixed sizes are searched and then growing ones: trying these may show a better fixed one."""
 
 
 def find(
@@ -134,20 +130,18 @@ def find(
             few = suits_few_runs(evidence)
             foresee(outlook.of_few_runs(evidence) if few else outlook.of_adaptive(sizes, seeds, evidence))
         models = models_folder(kept.path) if keep_models != "none" else None
+        search = drive_fixed_and_growing if schedule else drive
         with crew_of(workload, runner, workers, **how) as crew:
-            driven: dict[str, Any] = {
-                "crew": crew,
-                "deadline": deadline,
-                "models": models,
-                "watch": pruning(models, watch) if models else watch,
-            }
-            for _ in range(ROUNDS if schedule else 1):
-                evidence, why = drive(kept, runner, strategy, evidence, **driven)
-                known = len(evidence.runs)
-                if schedule and why != OUT_OF_BUDGET:
-                    evidence, why = grow(kept, runner, evidence, **driven)
-                if why == OUT_OF_BUDGET or len(evidence.runs) == known:
-                    break
+            evidence, why = search(
+                kept,
+                runner,
+                strategy,
+                evidence,
+                crew=crew,
+                deadline=deadline,
+                models=models,
+                watch=pruning(models, watch) if models else watch,
+            )
         answer = recommend(
             evidence,
             protocol=_protocol(runner, evidence).format(seeds=counted(seeds, "seed")),

@@ -9,6 +9,7 @@ from rightbatch.batch_schedule import SETTING
 from rightbatch.errors import InputError
 from rightbatch.evidence import Evidence, Objective
 from rightbatch.growth import fixed_plan
+from rightbatch.pipeline.desk import OUT_OF_BUDGET
 from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.profile import default_sizes
 from rightbatch.pipeline.searching import forecast_of
@@ -16,10 +17,14 @@ from rightbatch.pipeline.setting_up import Ask
 from rightbatch.recommend import parse_objective
 from rightbatch.runner import ChangesBatchSize, Runner
 from rightbatch.search.growing import Growing
+from rightbatch.search.strategy import Strategy
 from rightbatch.store import Study
 
 GROWN_FACTOR = 16
 """A batch grows to at most so many times the largest that is to be chosen from."""
+
+ROUNDS = 3
+"""So often at most fixed sizes and then growing batches are searched: trying these may show a better fixed one."""
 
 NO_FIXED = "no fixed batch size reached the target"
 
@@ -47,6 +52,22 @@ def grown_sizes(batch_sizes: Sequence[int], runner: Runner) -> tuple[int, ...]:
     """With those that a batch may grow to: powers of two above the smallest one."""
     low, high = min(batch_sizes), GROWN_FACTOR * max(batch_sizes)
     return tuple(sorted({*batch_sizes, *(s for s in default_sizes(runner.facts.train_examples) if low < s <= high)}))
+
+
+def drive_fixed_and_growing(
+    study: Study, runner: Runner, strategy: Strategy, evidence: Evidence, **how: Any
+) -> tuple[Evidence, str]:
+    """As `drive`: the fixed sizes by their strategy, then growing batches from the best; until neither wants more."""
+    why = ""
+    for _ in range(ROUNDS):
+        evidence, why = drive(study, runner, strategy, evidence, **how)
+        if why == OUT_OF_BUDGET:
+            break
+        known = len(evidence.runs)
+        evidence, why = grow(study, runner, evidence, **how)
+        if why == OUT_OF_BUDGET or len(evidence.runs) == known:
+            break
+    return evidence, why
 
 
 def grow(study: Study, runner: Runner, evidence: Evidence, **how: Any) -> tuple[Evidence, str]:
