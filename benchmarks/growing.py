@@ -32,11 +32,12 @@ from rightbatch.growth import Plan, compared, fixed_plan, mean_cost
 from rightbatch.machine import processor
 from rightbatch.means import difference_of_means, ratio_of_means
 from rightbatch.online import OnlineRun, points_of
+from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.desk import unwatched
 from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.profile import measure_step_times
 from rightbatch.pipeline.runners import as_runner
-from rightbatch.pipeline.setting_up import Ask, open_study, pose
+from rightbatch.pipeline.setting_up import open_study, pose
 from rightbatch.records import to_json
 from rightbatch.search.growing import Growing
 from rightbatch.search.strategy import Advance, fixed

@@ -31,8 +31,9 @@ from scipy.stats import binom
 from rightbatch import curves
 from rightbatch.bundled.digits import digits
 from rightbatch.engine import WorkloadRunner
+from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.loop import drive
-from rightbatch.pipeline.setting_up import Ask, gather, question
+from rightbatch.pipeline.setting_up import gather, question
 from rightbatch.records import Target, Trial, to_json
 from rightbatch.search.strategy import Strategy, fixed
 from rightbatch.search.sweep import Sweep

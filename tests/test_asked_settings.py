@@ -14,8 +14,8 @@ import rightbatch
 from rightbatch.cli.arguments import asked
 from rightbatch.commands import Command
 from rightbatch.loops import Loop
+from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.runners import as_runner
-from rightbatch.pipeline.setting_up import Ask
 from rightbatch.records import Point, Settings, Trial
 from rightbatch.store import Study
 from rightbatch.workload import Workload

@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # the same names as in `_FOUND_IN`, for type checkers and edi
     from rightbatch.optim.emso import EMSO
     from rightbatch.optim.iterate_average import IterateAverage
     from rightbatch.optim.linear import LinearBatch
+    from rightbatch.pipeline.asking import Ask
     from rightbatch.pipeline.branches import branches
     from rightbatch.pipeline.check import check
     from rightbatch.pipeline.export import export
@@ -47,7 +48,6 @@ if TYPE_CHECKING:  # the same names as in `_FOUND_IN`, for type checkers and edi
     from rightbatch.pipeline.posterior import posterior
     from rightbatch.pipeline.profile import profile
     from rightbatch.pipeline.runs import Runs, runs
-    from rightbatch.pipeline.setting_up import Ask
     from rightbatch.pipeline.sharpness import sharpness
     from rightbatch.pipeline.show import show
     from rightbatch.pipeline.sweep import sweep

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rightbatch.errors import InputError
-from rightbatch.records import Direction, Point, Target
+from rightbatch.records import Direction, Point, Quantity, Target
 
 RATIO = 1.08
 """Rungs of the ladder are at most 8 % apart in examples seen."""
@@ -113,6 +113,12 @@ def best_value(curve: Curve, quantity: str, direction: Direction) -> float | Non
     if not finite:
         return None
     return max(finite) if direction == "max" else min(finite)
+
+
+def called(curve: Curve, quantity: Quantity) -> Quantity:
+    """What the person calls a quantity: where a loss stands for a metric that is not given, the loss."""
+    stands_in = quantity == "valid_metric" and curve and all(p.valid_metric == p.valid_loss is not None for p in curve)
+    return "valid_loss" if stands_in else quantity
 
 
 def quality(curve: Curve, direction: Direction) -> float | None:

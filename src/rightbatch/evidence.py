@@ -23,6 +23,7 @@ from rightbatch.fit.step_time import StepTimeFit
 from rightbatch.minima import WeightsRecord
 from rightbatch.records import (
     GradientSample,
+    Quantity,
     Run,
     Setting,
     Settings,
@@ -86,6 +87,7 @@ class Evidence:
     `gradient_samples` are those of each training whose gradients were looked at. `fits` is the largest batch that was
     seen to fit into memory in one pass, None where that was not looked at. `weights` is what was measured of those that
     runs ended with. `step_times_by_settings` are those of the same machine, by the settings that were not as declared.
+    `options` are what was asked beyond the workload, as the command line has it.
     """
 
     facts: WorkloadFacts
@@ -99,6 +101,7 @@ class Evidence:
     fits: int | None = None
     weights: tuple[WeightsRecord, ...] = ()
     step_times_by_settings: Mapping[Settings, tuple[StepTime, ...]] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
     memory: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def with_setting(self, name: str, value: Setting) -> Evidence:
@@ -175,6 +178,17 @@ class Evidence:
         crossings = [self.crossing(run) for run in self.runs_at(last.batch_size, last.learning_rate)]
         at_target = any(crossing is not None and crossing.steps <= last.step + 1 for crossing in crossings)
         return critical_prior(longest, at_target=at_target)
+
+    @cached_property
+    def judged_by(self) -> Quantity:
+        """What the person calls the quantity of the target: where a loss stands for a metric, the loss."""
+        return curves.called([point for run in self.relevant for point in run.points], self.question.target.quantity)
+
+    @cached_property
+    def metric(self) -> str:
+        """What the person calls the metric."""
+        points = [point for run in self.relevant for point in run.points]
+        return self.facts.metric if self.facts.metric != "valid_metric" else curves.called(points, "valid_metric")
 
     # --------------------------------------------------------------------------------------------------- costs
 

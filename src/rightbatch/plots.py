@@ -15,7 +15,7 @@ import altair as alt
 from rightbatch.errors import InputError, InsufficientEvidence
 from rightbatch.pipeline.sheets import sheet_of
 from rightbatch.report.figures import FIGURES
-from rightbatch.report.figures.figure import variants
+from rightbatch.report.figures.figure import NO_MODEL, measuring, variants
 
 
 def sweet_spot(study: str | Path, **asked: Any) -> alt.LayerChart:
@@ -100,8 +100,8 @@ def _drawn(name: str, study: str | Path, asked: dict[str, Any], position: str | 
         raise InsufficientEvidence(f"{figure.title}: the question of this study has no such figure.")
     found = {variant.position: variant for variant in variants(figure, sheet)}
     if not found:
-        measure = figure.measure.format(workload=sheet.evidence.facts.name, study=study)
-        raise InsufficientEvidence(f"{figure.title}: not measured. `rightbatch {measure}` would.")
+        would = measuring(figure, sheet)
+        raise InsufficientEvidence(f"{figure.title}: not measured. {f'`{would}` would.' if would else NO_MODEL}")
     if position is None:
         variant = list(found.values())[-1]
     elif position in found:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from rightbatch.errors import InputError
 
 Direction = Literal["min", "max"]
+Quantity = Literal["valid_metric", "valid_loss", "train_loss"]
 Setting = float | int | str
 
 
@@ -272,7 +273,7 @@ class Target:
     """
 
     value: float
-    quantity: Literal["valid_metric", "valid_loss", "train_loss"]
+    quantity: Quantity
     direction: Direction
     origin: str = "given"
     rule: Literal["confirmed", "first_touch"] = "confirmed"
@@ -291,7 +292,8 @@ class WorkloadFacts:
     `train_examples` and `planned_examples` are 0 where they are not known: a loop or a command that ends when it likes.
     `length_bound`: its rate changes after warm-up, so that only the ends of runs count. `lacks` says in sentences what
     cannot be had of such a workload. `earlier_sources` are those of the code before it was changed, where a person
-    chose to go on nevertheless.
+    chose to go on nevertheless. `given` is how the workload was named on the command line: one word, or options, `--`
+    and the words of a program; none of an object of Python.
     """
 
     name: str
@@ -309,6 +311,7 @@ class WorkloadFacts:
     length_bound: bool = False
     lacks: tuple[str, ...] = ()
     earlier_sources: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_present(self.present)

@@ -12,9 +12,9 @@ import pytest
 from rightbatch.errors import InputError, WorkloadError
 from rightbatch.fit.step_time import median_seconds
 from rightbatch.pipeline import profile as profiling
+from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.budget import Budget, parse_budget, run_seconds
 from rightbatch.pipeline.profile import HASTY_ROUNDS, ROUNDS, measure_step_times
-from rightbatch.pipeline.setting_up import Ask
 from rightbatch.records import Environment, StepTime, WorkloadFacts
 from rightbatch.store import Study
 

@@ -18,8 +18,9 @@ from rightbatch.engine import WorkloadRunner
 from rightbatch.errors import InputError, StateError, WorkloadError
 from rightbatch.evidence import Evidence
 from rightbatch.pipeline import desk, kills
+from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.loop import drive
-from rightbatch.pipeline.setting_up import Ask, gather, question
+from rightbatch.pipeline.setting_up import gather, question
 from rightbatch.records import Point, Run, Stop, StopReason, Target, Trial
 from rightbatch.runner import RunInProgress
 from rightbatch.search.strategy import Done, fixed

@@ -22,10 +22,11 @@ from rightbatch.errors import InputError, StudyError
 from rightbatch.evaluation import Evaluator
 from rightbatch.evidence import Evidence
 from rightbatch.pipeline import desk
+from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.desk import weights_path
 from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.models import KEPT_CELLS, models_folder, prune, pruning, winner
-from rightbatch.pipeline.setting_up import Ask, gather, question
+from rightbatch.pipeline.setting_up import gather, question
 from rightbatch.recommend import recommend
 from rightbatch.records import Point, Run, Stop, StopReason, Target, Trial
 from rightbatch.search.strategy import fixed

@@ -23,9 +23,10 @@ from rightbatch.curves import StopRule, until_horizon
 from rightbatch.errors import StateError, WorkloadError
 from rightbatch.evidence import Evidence
 from rightbatch.pipeline import desk
+from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.desk import HELD, MOST_PAUSED, OUT_OF_BUDGET
 from rightbatch.pipeline.loop import drive
-from rightbatch.pipeline.setting_up import Ask, gather, question
+from rightbatch.pipeline.setting_up import gather, question
 from rightbatch.records import Environment, Point, Run, StepTime, Stop, StopReason, Target, Trial, WorkloadFacts
 from rightbatch.runner import RunInProgress, Runner
 from rightbatch.search.strategy import Action, Advance, Done, Strategy, Wait, fixed

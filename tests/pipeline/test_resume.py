@@ -25,8 +25,9 @@ import pytest
 import rightbatch
 from rightbatch.errors import ChangedCodeError
 from rightbatch.evidence import Evidence
+from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.loop import drive
-from rightbatch.pipeline.setting_up import Ask, gather, open_study, question
+from rightbatch.pipeline.setting_up import gather, open_study, question
 from rightbatch.records import Point, Run, Stop, StopReason, Target, Trial
 from rightbatch.search.strategy import fixed
 from rightbatch.store import RESUMABLE, Study

@@ -21,7 +21,7 @@ from rightbatch.cli import app
 from rightbatch.errors import InputError, InsufficientEvidence
 from rightbatch.landscape.measuring import MEASURING
 from rightbatch.minima import MEASURES, Choices
-from rightbatch.pipeline.setting_up import Ask
+from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.show import evidence_of
 from rightbatch.store import Study
 

@@ -17,10 +17,10 @@ from rich.text import Text
 
 from rightbatch.errors import InsufficientEvidence
 from rightbatch.evidence import Evidence
+from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.desk import HELD
 from rightbatch.pipeline.outlook import Outlook
 from rightbatch.pipeline.searching import guess_of
-from rightbatch.pipeline.setting_up import Ask
 from rightbatch.pipeline.show import evidence_of
 from rightbatch.records import Run
 from rightbatch.report import units
@@ -221,7 +221,7 @@ def running_table(running: Mapping[int, tuple[Run, str, float]], evidence: Evide
         table.add_row(
             f"batch {trial.batch_size}, rate {units.rate(trial.learning_rate)}, seed {trial.seed}",
             f"{last.examples:,} examples" if last else "starting",
-            f"{quantity.replace('_', ' ')} {value}",
+            f"{evidence.judged_by.replace('_', ' ')} {value}",
             _time_left(run, run.wall_seconds + time.monotonic() - begun),
             f"[dim]{why}[/dim]",
         )

@@ -15,10 +15,12 @@ Words = Annotated[list[str], typer.Argument(metavar="WORKLOAD | -- COMMAND...", 
 StudyPath = Annotated[Path, typer.Argument(help="A study.")]
 StudyOption = Annotated[Path | None, typer.Option("--study", help="The study to keep (NAME.study.db).")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, nothing else.")]
-ObjectiveOption = Annotated[str, typer.Option(help="time, examples, steps, or metric.")]
+ObjectiveOption = Annotated[str | None, typer.Option(help="time (the usual one), examples, steps, or metric.")]
 TargetOption = Annotated[float | None, typer.Option(help="Value to reach; else the workload's, or from --present.")]
 TargetOn = Annotated[str | None, typer.Option(help="What the target is a value of: loss or metric.")]
-FirstTouch = Annotated[bool, typer.Option(help="Reached at the first evaluation beyond the target, not two in a row.")]
+FirstTouch = Annotated[
+    bool | None, typer.Option(help="Reached at the first evaluation beyond the target, not two in a row.")
+]
 AtSeconds = Annotated[float | None, typer.Option(help="With --objective metric: compare at these training seconds.")]
 AtExamples = Annotated[float | None, typer.Option(help="With --objective metric: compare at so many examples.")]
 Present = Annotated[str | None, typer.Option(help="What you train with now, as BATCH_SIZE,RATE.")]

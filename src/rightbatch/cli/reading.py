@@ -18,6 +18,7 @@ from rightbatch.cli.options import (
     FirstTouch,
     Json,
     Present,
+    SettingOption,
     StudyPath,
     TargetOn,
     TargetOption,
@@ -49,22 +50,24 @@ def show_command(
     objective: Annotated[str | None, typer.Option(help="time, examples, steps, or metric.")] = None,
     target: TargetOption = None,
     target_on: TargetOn = None,
-    first_touch: FirstTouch = False,
+    first_touch: FirstTouch = None,
     at_seconds: AtSeconds = None,
     at_examples: AtExamples = None,
     present: Present = None,
+    settings: SettingOption = None,
     follow: Annotated[bool, typer.Option("--follow", help="Show it as another process goes on with it.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show the answer of a study as it stands, for this or another question. Trains nothing."""
     ask = asked(
-        objective=objective or "time",
+        objective=objective,
         target=target,
         target_on=target_on,
         first_touch=first_touch,
         at_seconds=at_seconds,
         at_examples=at_examples,
         present=present,
+        settings=settings,
     )
     if follow:
         with interruptible():
@@ -84,10 +87,11 @@ def report(
     objective: Annotated[str | None, typer.Option(help="time, examples, steps, or metric.")] = None,
     target: TargetOption = None,
     target_on: TargetOn = None,
-    first_touch: FirstTouch = False,
+    first_touch: FirstTouch = None,
     at_seconds: AtSeconds = None,
     at_examples: AtExamples = None,
     present: Present = None,
+    settings: SettingOption = None,
     as_json: Json = False,
 ) -> None:
     """Write the page of a study: the answer and its figures in one file that opens offline. Trains nothing."""
@@ -96,13 +100,14 @@ def report(
     from rightbatch.report.page import write, write_figures, write_page  # charts take half a second to import
 
     ask = asked(
-        objective=objective or "time",
+        objective=objective,
         target=target,
         target_on=target_on,
         first_touch=first_touch,
         at_seconds=at_seconds,
         at_examples=at_examples,
         present=present,
+        settings=settings,
     )
     sheet = sheet_of(study, **ask)
     written = [write_page(sheet, to or Path(str(study).removesuffix(".study.db") + ".html"))]

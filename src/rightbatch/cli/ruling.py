@@ -8,7 +8,7 @@ import typer
 
 from rightbatch.cli.app import app, out, print_json
 from rightbatch.cli.arguments import asked
-from rightbatch.cli.options import Json, Present, StudyPath, TargetOn, TargetOption
+from rightbatch.cli.options import Json, Present, SettingOption, StudyPath, TargetOn, TargetOption
 from rightbatch.errors import InputError
 from rightbatch.pipeline import judge as judging
 from rightbatch.report import rules as words
@@ -53,13 +53,14 @@ def judge_command(
     target: TargetOption = None,
     target_on: TargetOn = None,
     present: Present = None,
+    settings: SettingOption = None,
     as_json: Json = False,
 ) -> None:
     """Judge the published rules by a study: which hold here, which fail, what would tell. Trains nothing."""
     check_family(family)
     if rule is not None:
         judging.check_rule(rule)
-    ask = asked(objective=objective or "time", target=target, target_on=target_on, present=present)
+    ask = asked(objective=objective, target=target, target_on=target_on, present=present, settings=settings)
     # Verdicts are corrected for all rules, also where only some are shown: what is looked at changes no verdict.
     found = judging.judge(study, known=facts_of(known or []), **ask)
     shown = [one for one in found.judgements if rule in (None, one.rule.name) and family in (None, one.rule.family)]

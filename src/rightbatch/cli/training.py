@@ -46,10 +46,11 @@ from rightbatch.commands import Command
 from rightbatch.pipeline import check as checking
 from rightbatch.pipeline import find as finding
 from rightbatch.pipeline import sweep as sweeping
+from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.budget import parse_budget
 from rightbatch.pipeline.profile import ROUNDS, measured_before, profile, sizes_to_try, with_neighbours
 from rightbatch.pipeline.runners import as_runner
-from rightbatch.pipeline.setting_up import Ask, default_study
+from rightbatch.pipeline.setting_up import default_study
 from rightbatch.report import terminal
 from rightbatch.report.check import print_check
 
@@ -118,7 +119,7 @@ def profile_command(
     path = study or default_study(runner.facts.name)
     before = measured_before(path, runner)
     with interruptible(), err.status("measuring seconds per step"):
-        records = profile(runner, chosen, study=path, rounds=rounds, again=again)
+        records = profile(runner, chosen, study=path, rounds=rounds, again=again, given=workload)
     if batch_sizes:  # the study may have others
         records = tuple(r for r in records if r.batch_size in with_neighbours(chosen, runner)) or records
     summary = terminal.profile_summary(records, chosen, before)
@@ -141,10 +142,10 @@ def sweep_command(
     run_seconds: Annotated[float | None, typer.Option(help="Training seconds after which a run ends anyway.")] = None,
     contender_seeds: Annotated[int | None, typer.Option(help="Seeds in all where the cost is near the best.")] = None,
     contender_factor: Annotated[float, typer.Option(help="How near: at most so many times the best cost.")] = 2.0,
-    objective: ObjectiveOption = "time",
+    objective: ObjectiveOption = None,
     target: TargetOption = None,
     target_on: TargetOn = None,
-    first_touch: FirstTouch = False,
+    first_touch: FirstTouch = None,
     at_seconds: AtSeconds = None,
     at_examples: AtExamples = None,
     present: Present = None,
@@ -222,10 +223,10 @@ def find_command(
     study: StudyOption = None,
     seeds: Seeds = 5,
     batch_sizes: Sizes = None,
-    objective: ObjectiveOption = "time",
+    objective: ObjectiveOption = None,
     target: TargetOption = None,
     target_on: TargetOn = None,
-    first_touch: FirstTouch = False,
+    first_touch: FirstTouch = None,
     at_seconds: AtSeconds = None,
     at_examples: AtExamples = None,
     present: Present = None,

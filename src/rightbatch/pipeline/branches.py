@@ -11,6 +11,7 @@ from typing import Any
 
 from rightbatch.errors import InputError, InsufficientEvidence
 from rightbatch.fit.branches import OWN_RATE, RULES, Fork, base_rate, fork_of, surely_fails, tolerance_of
+from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.branch_plan import (
     BranchPlan,
     factors_within,
@@ -20,14 +21,7 @@ from rightbatch.pipeline.branch_plan import (
     whole_batches,
 )
 from rightbatch.pipeline.runners import StartFrom, as_runner
-from rightbatch.pipeline.setting_up import (
-    Ask,
-    evidence_so_far,
-    facts_as_asked,
-    first_choice,
-    open_study,
-    steps_to_target,
-)
+from rightbatch.pipeline.setting_up import evidence_so_far, facts_as_asked, first_choice, open_study, steps_to_target
 from rightbatch.raised import MemoryExhausted
 from rightbatch.records import Settings, Trial
 from rightbatch.runner import BranchesOff, Trunk
@@ -130,7 +124,7 @@ def branches(
         batch_size or size, learning_rate or rate, seed, facts.planned_examples or None, Settings(ask.settings)
     )
     tried = factors_within(factors, trial.batch_size, facts)
-    with open_study(study, runner.facts) as kept:
+    with open_study(study, runner.facts, given=workload) as kept:
         if at is None:
             needed = steps_to_target(evidence_so_far(kept, runner, ask), trial)
             at = (0,) if start_from is not None else _checkpoints(needed, trial)

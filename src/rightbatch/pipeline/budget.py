@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from rightbatch.errors import InputError
 from rightbatch.fit.step_time import median_seconds
+from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.profile import HASTY_ROUNDS, measure_step_times
-from rightbatch.pipeline.setting_up import Ask, facts_as_asked, first_choice
+from rightbatch.pipeline.setting_up import facts_as_asked, first_choice
 from rightbatch.records import Trial
 from rightbatch.runner import Runner
 from rightbatch.store import Study

@@ -11,8 +11,9 @@ from typing import Any
 from rightbatch.commands import CommandRunner
 from rightbatch.errors import InputError, WorkloadError
 from rightbatch.findings import CheckReport, Fault, Finding, NotLookedAt
+from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.runners import as_runner, from_name
-from rightbatch.pipeline.setting_up import Ask, asked_target, facts_as_asked, first_choice
+from rightbatch.pipeline.setting_up import asked_target, facts_as_asked, first_choice
 from rightbatch.records import Settings, Target, Trial, WorkloadFacts
 from rightbatch.runner import Runner
 from rightbatch.tables import is_table

@@ -8,7 +8,7 @@ from typing import Any
 
 from rightbatch import curves, tables
 from rightbatch.evidence import Evidence
-from rightbatch.pipeline.setting_up import Ask
+from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.show import evidence_of
 from rightbatch.store import Study
 

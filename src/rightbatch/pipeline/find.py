@@ -12,6 +12,7 @@ from rightbatch.answer import Recommendation
 from rightbatch.evidence import Evidence
 from rightbatch.growth import growth_of
 from rightbatch.pipeline import outlook
+from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.budget import parse_budget, run_seconds
 from rightbatch.pipeline.desk import OUT_OF_BUDGET, Watch, unwatched
 from rightbatch.pipeline.growing import check_growing, drive_fixed_and_growing, grown_sizes
@@ -22,7 +23,15 @@ from rightbatch.pipeline.other_settings import beside_other_settings
 from rightbatch.pipeline.profile import measure_step_times, sizes_to_try
 from rightbatch.pipeline.runners import KeepModels, StartFrom, as_runner, crew_of, recorded_rates
 from rightbatch.pipeline.searching import few_runs, forecast_of, suits_few_runs
-from rightbatch.pipeline.setting_up import Ask, ChangedCode, check_sizes, first_choice, open_study, pose, timed_sizes
+from rightbatch.pipeline.setting_up import (
+    ChangedCode,
+    ask_of,
+    check_sizes,
+    first_choice,
+    open_study,
+    pose,
+    timed_sizes,
+)
 from rightbatch.recommend import recommend
 from rightbatch.records import Settings
 from rightbatch.runner import Runner
@@ -109,7 +118,8 @@ def find(
     if schedule:
         check_growing(runner, ask)
     check_sizes(runner.facts, batch_sizes or ())
-    with open_study(study, runner.facts, changed_code) as kept:
+    with open_study(study, runner.facts, changed_code, given=workload) as kept:
+        ask_of(kept, runner, ask)
         sizes = tuple(batch_sizes or sizes_to_try(runner, ask.present))
         seconds = None
         if allowed is not None:

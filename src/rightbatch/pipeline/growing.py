@@ -9,11 +9,11 @@ from rightbatch.batch_schedule import SETTING
 from rightbatch.errors import InputError
 from rightbatch.evidence import Evidence, Objective
 from rightbatch.growth import fixed_plan
+from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.desk import OUT_OF_BUDGET
 from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.profile import default_sizes
 from rightbatch.pipeline.searching import forecast_of
-from rightbatch.pipeline.setting_up import Ask
 from rightbatch.recommend import parse_objective
 from rightbatch.runner import ChangesBatchSize, Runner
 from rightbatch.search.growing import Growing
@@ -42,7 +42,7 @@ def check_growing(runner: Runner, ask: Ask) -> None:
             f"--schedule compares runs on their way to the target, but the rate of {name!r} changes along a run. Leave "
             f"it out, or make the workload without a schedule of the rate: a growing batch stands in for its decay."
         )
-    if parse_objective(ask.objective) is Objective.METRIC:
+    if parse_objective(ask.objective or "time") is Objective.METRIC:
         raise InputError("--schedule compares costs to a target: choose the objective time, examples or steps.")
     if SETTING in (ask.settings or {}):
         raise InputError(f"--schedule searches what --set {SETTING}=... sets. Leave one of them out.")

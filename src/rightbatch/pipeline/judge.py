@@ -9,8 +9,8 @@ from typing import Any
 
 from rightbatch.advice import case_of
 from rightbatch.errors import InputError
+from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.searching import forecast_of
-from rightbatch.pipeline.setting_up import Ask
 from rightbatch.pipeline.show import evidence_of
 from rightbatch.rules import RULES, Verdicts, verdicts_of
 from rightbatch.store import Study

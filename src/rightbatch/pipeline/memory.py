@@ -13,9 +13,10 @@ from rightbatch.errors import InputError
 from rightbatch.fit.memory import CURVATURE, CURVATURE_OF_HEAPS, MemoryFit, fit_memory
 from rightbatch.memory_answer import Accumulated, MemoryReport
 from rightbatch.memory_room import HEADROOM, free_bytes, parse_bytes
+from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.memory_probes import Probes
 from rightbatch.pipeline.runners import as_runner, maker_of
-from rightbatch.pipeline.setting_up import Ask, facts_as_asked, first_choice, open_study
+from rightbatch.pipeline.setting_up import facts_as_asked, first_choice, open_study
 from rightbatch.probing import Allowance, Prober
 from rightbatch.records import MemoryProbe
 from rightbatch.runner import MeasuresMemory, Runner
@@ -67,7 +68,7 @@ def memory(
     examples = runner.facts.train_examples
     if wish is not None and wish > examples:
         raise InputError(f"A batch of {wish:,} is wished, and there are {examples:,} examples. Wish for at most these.")
-    with open_study(study, runner.facts) as kept, Prober(allowance) as prober:
+    with open_study(study, runner.facts, given=workload) as kept, Prober(allowance) as prober:
         probes = Probes(kept, runner.environment, prober, allowance, watch, again)
         try:
             batch_size = probes.search(examples)

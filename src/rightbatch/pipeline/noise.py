@@ -13,16 +13,10 @@ from typing import Any
 from rightbatch.errors import InputError
 from rightbatch.evidence import Evidence
 from rightbatch.fit.noise import FEWEST_SAMPLES, NoiseEstimate, critical_prior, noise_scale
+from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.runners import as_runner
 from rightbatch.pipeline.searching import forecast_of
-from rightbatch.pipeline.setting_up import (
-    Ask,
-    evidence_so_far,
-    facts_as_asked,
-    first_choice,
-    open_study,
-    steps_to_target,
-)
+from rightbatch.pipeline.setting_up import evidence_so_far, facts_as_asked, first_choice, open_study, steps_to_target
 from rightbatch.recommend import laws_of
 from rightbatch.records import GradientSample, Interval, Settings, Trial
 from rightbatch.runner import MeasuresNoise
@@ -108,7 +102,7 @@ def noise(
     )
     if steps is not None and steps < STRETCHES * FEWEST_SAMPLES:
         raise InputError(f"At least {STRETCHES * FEWEST_SAMPLES} steps are needed to see noise, got {steps}.")
-    with open_study(study, runner.facts) as kept:
+    with open_study(study, runner.facts, given=workload) as kept:
         evidence = evidence_so_far(kept, runner, ask)
         needed = steps_to_target(evidence, trial)
         planned = steps or max(STRETCHES * FEWEST_SAMPLES, needed or min(STEPS, trial.planned_steps or STEPS))

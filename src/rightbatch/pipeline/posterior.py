@@ -59,7 +59,7 @@ def posterior(
     size, rate = usual[0] if batch_size is None else batch_size, usual[1] if learning_rate is None else learning_rate
     check_sizes(facts, [size])
     trial = Trial(size, rate, 0, facts.planned_examples)
-    with open_study(study, facts, changed_code) as kept:
+    with open_study(study, facts, changed_code, given=workload) as kept:
         path, models = kept.path, models_folder(kept.path)
         measure_step_times(kept, runner, [size])  # the page of the study tells of seconds
         run = train_once(kept, runner, facts, trial, "its weights are wanted", models=models, watch=watch)

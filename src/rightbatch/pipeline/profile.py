@@ -11,8 +11,9 @@ from typing import Any
 from rightbatch.commands import CommandRunner
 from rightbatch.errors import WorkloadError
 from rightbatch.fit.step_time import unsteady
+from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.runners import as_runner
-from rightbatch.pipeline.setting_up import Ask, check_sizes, first_choice, open_study
+from rightbatch.pipeline.setting_up import check_sizes, first_choice, open_study
 from rightbatch.records import StepTime
 from rightbatch.runner import Runner
 from rightbatch.store import Study
@@ -39,12 +40,14 @@ def profile(
     again: bool = False,
     device: str | None = None,
     threads: int | None = None,
+    given: Any = None,
     **asked: Any,
 ) -> tuple[StepTime, ...]:
     """Measure seconds per step, sizes in turn, every repeat kept: those that the study does not have yet.
 
-    `batch_sizes`: None for powers of two, up to 8192 or the size of the data. `again` measures all of them. `asked`:
-    the fields of `Ask` that a step depends on, as `settings`. Returns all step times of this machine and its settings,
+    `batch_sizes`: None for powers of two, up to 8192 or the size of the data. `again` measures all of them. `given`:
+    what a workload that is a runner by now was given as. `asked`: the fields of `Ask` that a step depends on, as
+    `settings`. Returns all step times of this machine and its settings,
     in seconds, as records of which `fit.step_time` makes a law.
 
     Raises
@@ -55,7 +58,7 @@ def profile(
     runner = as_runner(workload, ask=Ask(**asked), device=device, threads=threads)
     sizes = tuple(batch_sizes) if batch_sizes else sizes_to_try(runner)
     check_sizes(runner.facts, sizes)
-    with open_study(study, runner.facts) as kept:
+    with open_study(study, runner.facts, given=given or workload) as kept:
         return measure_step_times(kept, runner, sizes, rounds=rounds, again=again)
 
 

@@ -16,7 +16,7 @@ from rightbatch.commands import Command, CommandRunner
 from rightbatch.errors import InputError, MissingExtra, WorkloadError
 from rightbatch.loading import load_function
 from rightbatch.loops import Loop, LoopRunner
-from rightbatch.pipeline.setting_up import Ask
+from rightbatch.pipeline.asking import Ask
 from rightbatch.records import Setting
 from rightbatch.runner import Runner
 from rightbatch.tables import TableRunner, is_table
@@ -186,6 +186,17 @@ def from_name(name: str) -> Any:
         raise WorkloadError(
             f"{name} raised {type(error).__name__}: {error}. Run with --debug for the whole traceback."
         ) from error
+
+
+def as_given(workload: Any) -> tuple[str, ...]:
+    """How the command line names what a person gives; nothing for what it cannot."""
+    if isinstance(workload, str):
+        return (workload,)
+    if not isinstance(workload, Command) or workload.name is not None or workload.target is not None:
+        return ()
+    options = {"metrics": workload.metrics, "pattern": workload.pattern, "timeout": workload.timeout_seconds}
+    said = [word for name, value in options.items() if value is not None for word in (f"--{name}", f"{value}")]
+    return (*said, "--", *workload.argv)
 
 
 def _use_threads(threads: int | None) -> None:

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from rightbatch.errors import InputError
+from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.runners import StartFrom, as_runner, crew_of
-from rightbatch.pipeline.setting_up import Ask
 from rightbatch.records import Trial, WorkloadFacts
 from rightbatch.runner import RunInProgress, Runner
 from rightbatch.workers import Crew

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rightbatch import curves
 from rightbatch.batch_schedule import SETTING, sizes_of
 from rightbatch.errors import ChangedCodeError, InputError, InsufficientEvidence
 from rightbatch.evidence import Evidence, Question
+from rightbatch.pipeline.asking import Ask, keep_asked
 from rightbatch.pipeline.desk import Watch, unwatched
 from rightbatch.pipeline.loop import drive
+from rightbatch.pipeline.runners import as_given
 from rightbatch.recommend import parse_objective
-from rightbatch.records import Direction, Run, Setting, Settings, Target, Trial, WorkloadFacts, check_present
+from rightbatch.records import Run, Settings, Target, Trial, WorkloadFacts
 from rightbatch.runner import ChangesBatchSize, Runner, check_settings
 from rightbatch.search.strategy import fixed
 from rightbatch.store import Study
@@ -26,32 +28,6 @@ GAIN_FORGONE = 0.02
 
 USUAL_RATES = {"SGD": 0.1, "SGD momentum": 0.03, "Adam": 0.001}
 """Where to begin when nobody says at which rate they train now."""
-
-
-@dataclass(frozen=True)
-class Ask:
-    """What a person may say about the question beyond the workload; None leaves it to the workload or the study.
-
-    `direction` and `train_examples` are for a loop or a command, which does not say them itself.
-
-    Raises `InputError` for a present choice that is none.
-    """
-
-    objective: str = "time"
-    target: float | None = None
-    target_on: str | None = None
-    first_touch: bool = False
-    at_seconds: float | None = None
-    at_examples: float | None = None
-    present: tuple[int, float] | None = None
-    planned_examples: int | None = None
-    epochs: float | None = None
-    settings: Mapping[str, Setting] | None = None
-    direction: Direction | None = None
-    train_examples: int | None = None
-
-    def __post_init__(self) -> None:
-        check_present(self.present)
 
 
 # ------------------------------------------------------------------------------------------------------- studies
@@ -66,14 +42,17 @@ ChangedCode = Literal["refuse", "mix"]
 """What to do where the code of the workload has changed since its study began."""
 
 
-def open_study(path: str | Path | None, facts: WorkloadFacts, changed_code: ChangedCode = "refuse") -> Study:
-    """The study of a workload, to write.
+def open_study(
+    path: str | Path | None, facts: WorkloadFacts, changed_code: ChangedCode = "refuse", *, given: Any = None
+) -> Study:
+    """The study of a workload, to write. `given` is what the person named the workload by.
 
     The number of training examples is taken over if the study does not know it yet.
 
     Raises `ChangedCodeError` if the workload's code has changed since it began, unless `changed_code` is "mix": the
     study then goes on with both, and its answers say so.
     """
+    facts = replace(facts, given=as_given(given))
     study = Study.open_or_create(path or default_study(facts.name), facts)
     held = study.facts
     if held.source != facts.source and changed_code != "mix":
@@ -87,6 +66,7 @@ def open_study(path: str | Path | None, facts: WorkloadFacts, changed_code: Chan
         held,
         train_examples=held.train_examples or facts.train_examples,
         source=facts.source,
+        given=facts.given or held.given,
         earlier_sources=tuple(
             source for source in dict.fromkeys((*held.earlier_sources, held.source)) if source != facts.source
         ),
@@ -99,21 +79,31 @@ def open_study(path: str | Path | None, facts: WorkloadFacts, changed_code: Chan
 # ----------------------------------------------------------------------------------------------------- questions
 
 
-def pose(study: Study, runner: Runner, ask: Ask, watch: Watch, seeds: Sequence[int]) -> Evidence:
-    """The evidence for the question that is asked. Without any target, the present choice is run to derive one."""
+def ask_of(study: Study, runner: Runner, ask: Ask) -> None:
+    """Keep in the study what is asked of it, once it has been seen that this can be asked.
+
+    Raises `InputError` for what cannot.
+    """
     facts = facts_as_asked(study.facts, ask)
     if ask.direction not in (None, facts.direction):
         raise InputError(
             f"This study was begun with the direction {facts.direction!r} of the metric, not {ask.direction!r}. "
             f"Leave --direction out, or choose a new study with --study."
         )
-    if facts.length_bound and ask.objective.lower() == "metric":
+    if facts.length_bound and (ask.objective or "").lower() == "metric":
         raise InputError(
             f"The rate of {facts.name!r} changes along a run, so runs cannot be compared at --at-seconds or "
             f"--at-examples on their way. Choose the objective time, examples or steps."
         )
     also = {SETTING} if isinstance(runner, ChangesBatchSize) else set()
     check_settings(set(ask.settings or ()) - also, facts.settings, f"workload {facts.name!r}")
+    question(ask, stated_target(study, ask) or _unreachable(facts))
+    keep_asked(study, ask)
+
+
+def pose(study: Study, runner: Runner, ask: Ask, watch: Watch, seeds: Sequence[int]) -> Evidence:
+    """The evidence for the question that is asked. Without any target, the present choice is run to derive one."""
+    facts = facts_as_asked(study.facts, ask)
     target = stated_target(study, ask)
     if target is None:
         target = _derive_target(study, runner, facts, watch, seeds[0])
@@ -128,7 +118,7 @@ def timed_sizes(batch_sizes: Sequence[int], ask: Ask) -> tuple[int, ...]:
 
 def question(ask: Ask, target: Target) -> Question:
     """The question in an objective's own terms."""
-    return Question(parse_objective(ask.objective), target, ask.at_seconds, ask.at_examples)
+    return Question(parse_objective(ask.objective or "time"), target, ask.at_seconds, ask.at_examples)
 
 
 def stated_target(study: Study, ask: Ask) -> Target | None:
@@ -158,18 +148,23 @@ def gather(
     study: Study, facts: WorkloadFacts, asked: Question, *, runner: Runner | None = None, ask: Ask | None = None
 ) -> Evidence:
     """What the study knows, with seconds of one environment only: the runner's, or the one measured most."""
-    return Evidence(
+    environment = runner.environment if runner else None
+    evidence = Evidence(
         facts=facts,
         runs=study.runs(),
-        step_times=study.step_times(runner.environment if runner else None),
-        step_times_by_settings=study.step_times_by_settings(runner.environment if runner else None),
+        step_times=study.step_times(environment),
+        step_times_by_settings=study.step_times_by_settings(environment),
         question=asked,
         settings=Settings(ask.settings if ask else None),
         planned_examples=facts.planned_examples if runner else 0,
         gradient_samples=tuple(samples for _, samples in study.gradient_samples()),
         fits=largest_that_fits(study),
         weights=study.weights_records(),
+        options=ask.options() if ask else (),
     )
+    for name, value in () if runner else evidence.settings.items():  # the one measured most may have others
+        evidence = evidence.with_setting(name, value)
+    return evidence
 
 
 def largest_that_fits(study: Study) -> int | None:
@@ -236,13 +231,16 @@ def train_once(
 
     `models`: the folder to which it writes its weights, where the runner keeps any.
     """
-    direction = facts.quantity_direction(facts.target_quantity)
     # Any target will do while there is none: the run goes to its planned length.
-    unreachable = Target(float("inf") if direction == "max" else float("-inf"), facts.target_quantity, direction)
-    evidence = gather(study, facts, question(Ask(objective="steps"), unreachable), runner=runner)
+    evidence = gather(study, facts, question(Ask(objective="steps"), _unreachable(facts)), runner=runner)
     evidence, _ = drive(study, runner, fixed([trial], why), evidence, models=models, watch=watch)
     wanted = (trial.batch_size, trial.learning_rate, trial.seed)
     return next(r for r in evidence.relevant if (r.trial.batch_size, r.trial.learning_rate, r.trial.seed) == wanted)
+
+
+def _unreachable(facts: WorkloadFacts) -> Target:
+    direction = facts.quantity_direction(facts.target_quantity)
+    return Target(float("inf") if direction == "max" else float("-inf"), facts.target_quantity, direction)
 
 
 def check_sizes(facts: WorkloadFacts, batch_sizes: Sequence[int]) -> None:

@@ -19,6 +19,7 @@ from rightbatch.pipeline.setting_up import ChangedCode, open_study
 from rightbatch.records import Run, StopReason, WorkloadFacts
 from rightbatch.runner import MeasuresWeights
 from rightbatch.store import Study
+from rightbatch.typed import command
 
 USUAL = ("ends", "box", "adaptive", "sam", "eigenvalue")
 """What is measured unless somebody says otherwise."""
@@ -94,7 +95,7 @@ def sharpness(
     runner = as_runner(workload, device=device, threads=threads, start_from=start_from)
     if not isinstance(runner, MeasuresWeights):
         raise InputError(f"The weights of {facts.name!r} cannot be seen: only a rightbatch.Workload shows them.")
-    with open_study(study, runner.facts, changed_code) as kept:
+    with open_study(study, runner.facts, changed_code, given=workload) as kept:
         finished = [run for run in kept.runs() if run.stop is not None and run.stop.reason is StopReason.FINISHED]
         there = [run for run in finished if _weights(kept, run.identifier).is_file()]
         known = frozenset((r.run, r.measure, r.choices) for r in kept.weights_records())
@@ -106,11 +107,10 @@ def sharpness(
             if again or (number, name, chosen.of(name)) not in known
         ]
         if not there and not known:
-            what = workload if isinstance(workload, str) else facts.name
+            options = f"--batch-sizes ... --until horizon --keep-models last --study {kept.path}"
             raise InsufficientEvidence(
                 f"No run of {kept.path} that went to its end has left its weights in {models_folder(kept.path)}. Train "
-                f"to the end, and keep them: rightbatch sweep {what} --batch-sizes ... --until "
-                f"horizon --keep-models last --study {kept.path}"
+                f"to the end, and keep them: {command('sweep', kept.facts, options)}"
             )
         began = time.monotonic()
         try:
@@ -138,6 +138,8 @@ def sharpness(
 def _workload(facts: WorkloadFacts, given: Any) -> Any:
     if given is not None:
         return given
+    if len(facts.given) == 1:
+        return facts.given[0]
     name = facts.name if facts.name in WORKLOADS else facts.name.rpartition(":")[0]  # "cifar100:15k" is of "cifar100"
     if name not in WORKLOADS:
         raise InputError(

@@ -10,28 +10,24 @@ from rightbatch.answer import Recommendation
 from rightbatch.errors import InsufficientEvidence
 from rightbatch.evidence import Evidence
 from rightbatch.growth import growth_of
+from rightbatch.pipeline.asking import Ask, asked_before
 from rightbatch.pipeline.other_settings import beside_other_settings
 from rightbatch.pipeline.searching import forecast_of
-from rightbatch.pipeline.setting_up import Ask, gather, question, stated_target
+from rightbatch.pipeline.setting_up import facts_as_asked, gather, question, stated_target
 from rightbatch.recommend import recommend
-from rightbatch.records import Target
 from rightbatch.store import Study
 
 
 def evidence_of(study: Study, ask: Ask) -> Evidence:
-    """The evidence of an open study for the question asked; without one, for the question of its last answer."""
+    """The evidence of an open study for the question asked, and where that says nothing, for the last one."""
+    ask = ask.over(asked_before(study))
     target = stated_target(study, ask)
-    answers = study.answers()
-    if ask.target is None and answers:
-        target = Target(**answers[-1]["target"])
-        target = replace(target, rule="first_touch") if ask.first_touch else target
     if target is None:
         raise InsufficientEvidence(
             f"{study.path} has no target yet: its workload names none, and the present choice has not been run. "
             f"Give --target, or run `rightbatch find` on it."
         )
-    facts = replace(study.facts, present=ask.present or study.facts.present)
-    return gather(study, facts, question(ask, target), ask=ask)
+    return gather(study, facts_as_asked(study.facts, ask), question(ask, target), ask=ask)
 
 
 def show(path: str | Path, **asked: Any) -> tuple[Recommendation, Evidence]:

@@ -13,13 +13,14 @@ from rightbatch.errors import InputError
 from rightbatch.evidence import Evidence
 from rightbatch.lattice import snap
 from rightbatch.pipeline import outlook
+from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.desk import OUT_OF_BUDGET, Watch, unwatched
 from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.models import models_folder
 from rightbatch.pipeline.other_settings import beside_other_settings
 from rightbatch.pipeline.profile import measure_step_times
 from rightbatch.pipeline.runners import KeepModels, StartFrom, as_runner, crew_of, recorded_rates
-from rightbatch.pipeline.setting_up import Ask, ChangedCode, check_sizes, first_choice, open_study, pose, timed_sizes
+from rightbatch.pipeline.setting_up import ChangedCode, ask_of, check_sizes, first_choice, open_study, pose, timed_sizes
 from rightbatch.recommend import recommend
 from rightbatch.records import Settings
 from rightbatch.search.strategy import by_length
@@ -91,7 +92,8 @@ def sweep(
     check_sizes(runner.facts, batch_sizes)
     if runner.facts.length_bound:
         _check_runs_whole(runner.facts.name, until, run_seconds)
-    with open_study(study, runner.facts, changed_code) as kept:
+    with open_study(study, runner.facts, changed_code, given=workload) as kept:
+        ask_of(kept, runner, ask)
         measure_step_times(kept, runner, timed_sizes(batch_sizes, ask))
         evidence = pose(kept, runner, ask, watch, seeds)
         size, rate = ask.present or first_choice(kept.facts)

@@ -15,7 +15,7 @@ import vl_convert
 from rightbatch.errors import InputError
 from rightbatch.report import rules, runs, spoken, svg, terminal, units
 from rightbatch.report.figures import FIGURES
-from rightbatch.report.figures.figure import Figure, Variant, position_of, variants
+from rightbatch.report.figures.figure import NO_MODEL, Figure, Variant, measuring, position_of, variants
 from rightbatch.report.figures.sweet_spot import zone_of
 from rightbatch.report.sheet import Sheet
 from rightbatch.rules import Untold, Verdict
@@ -111,8 +111,6 @@ def page(sheet: Sheet) -> str:
     template = environment.from_string((files("rightbatch.report") / "page.html").read_text(encoding="utf-8"))
     answer, facts = sheet.answer, sheet.evidence.facts
     figures = {figure.name: figure for figure in FIGURES}
-    study = shlex.quote(sheet.study or f"{facts.name}.study.db")
-    names = {"workload": shlex.quote(facts.name), "study": study}
     return template.render(
         answer=answer,
         facts=facts,
@@ -124,14 +122,16 @@ def page(sheet: Sheet) -> str:
         change=spoken.change_text(answer),
         sure=spoken.sure_text(answer),
         factor_of_two=spoken.factor_of_two_text(answer),
-        sections=[section for one in SECTIONS if (section := _section(one, figures, sheet, names))["figures"]],
+        sections=[section for one in SECTIONS if (section := _section(one, figures, sheet))["figures"]],
         easier=[(position_of(one), one) for one in (*sheet.easier, sheet)],
         shown=position_of(sheet),
         outcomes=runs.outcomes(sheet),
         cells=_table(runs.cells(sheet), runs.MOST_CELLS),
         trials=_table(runs.trials(sheet), runs.MOST_RUNS),
         machines=runs.machines(sheet),
-        names=names,
+        study=shlex.quote(sheet.file),
+        command=sheet.command,
+        no_model=NO_MODEL,
         memory=sheet,
         verdicts=_verdicts(sheet),
         units=units,
@@ -154,8 +154,8 @@ def _verdicts(sheet: Sheet) -> dict[str, Any] | None:
     }
 
 
-def _section(section: Section, figures: Mapping[str, Figure], sheet: Sheet, names: Mapping[str, str]) -> dict[str, Any]:
-    shown = [_shown(figures[name], sheet, names) for name in section.figures if figures[name].applies(sheet)]
+def _section(section: Section, figures: Mapping[str, Figure], sheet: Sheet) -> dict[str, Any]:
+    shown = [_shown(figures[name], sheet) for name in section.figures if figures[name].applies(sheet)]
     positions: dict[str, bool] = {}
     if section.control is not None:
         for figure in shown:
@@ -176,7 +176,7 @@ def _share_text(sheet: Sheet) -> str:
     return "asked for" if sheet.share == 1 else f"{100 * sheet.share:.0f} % of the gain"
 
 
-def _shown(figure: Figure, sheet: Sheet, names: Mapping[str, str]) -> dict[str, Any]:
+def _shown(figure: Figure, sheet: Sheet) -> dict[str, Any]:
     found = variants(figure, sheet)
     first = len(found) - 1 if figure.varies == "target" else 0
     return {
@@ -185,7 +185,7 @@ def _shown(figure: Figure, sheet: Sheet, names: Mapping[str, str]) -> dict[str, 
         "caption": figure.caption,
         "varies": figure.varies,
         "drawings": [_drawn(figure, variant, k, k == first) for k, variant in enumerate(found)],
-        "measure": "rightbatch " + figure.measure.format(**names),
+        "measure": measuring(figure, sheet),
     }
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 from rightbatch.answer import Recommendation
 from rightbatch.evidence import Evidence
 from rightbatch.records import Environment
 from rightbatch.rules import Verdicts
+from rightbatch.typed import command
 
 
 @dataclass(frozen=True)
@@ -32,3 +34,13 @@ class Sheet:
     does_not_fit: int | None = None
     environments: tuple[Environment, ...] = ()
     verdicts: Verdicts | None = None
+
+    @property
+    def file(self) -> str:
+        """The study's file, or what it would be called."""
+        return self.study or f"{self.evidence.facts.name}.study.db"
+
+    def command(self, verb: str, study: str = "") -> str:
+        """The command that does something of this workload, into its study or another; `find` with what was asked."""
+        facts, options = self.evidence.facts, self.evidence.options if verb == "find" else ()
+        return command(verb, facts, *options, f"--study {shlex.quote(study or self.file)}")

@@ -17,6 +17,10 @@ from rightbatch.fit.quantiles import t_quantile
 from rightbatch.fit.tradeoff import TradeoffFit, fit_tradeoff
 from rightbatch.records import Interval, Setting
 from rightbatch.rules.effects import Effect, Untold
+from rightbatch.typed import command, possible
+
+LENGTHS = ("--epochs", "--planned-examples")
+"""The options that say how long a run is planned to be."""
 
 AS_CHEAP = math.log(1.25)
 """A size is as good as another, to a rule about sizes, where it costs at most a quarter more."""
@@ -246,10 +250,14 @@ class Case:
     def sweep(self, sizes: str = "", *, seeds: int | None = None, more: str = "") -> str:
         """The command that trains what is missing."""
         tried = _listed([size.batch_size for size in self.evidence.sizes])
-        parts = ["rightbatch sweep", self.workload, f"--batch-sizes {sizes or tried or '8..1024'}"]
-        if seeds:
-            parts.append(f"--seeds {seeds}")
-        return " ".join([*parts, *([more] if more else []), f"--study {shlex.quote(self.study)}"])
+        asked = [option for option in self.evidence.options if not _stands_in(more, option)]
+        return self._command(
+            "sweep",
+            f"--batch-sizes {sizes or tried or '8..1024'}",
+            f"--seeds {seeds}" if seeds else "",
+            *asked,
+            more,
+        )
 
     def longer(self) -> str:
         """The option that makes runs twice as long."""
@@ -259,20 +267,26 @@ class Case:
 
     def command(self, verb: str) -> str:
         """The command that measures something else of the workload, into the study."""
-        return f"rightbatch {verb} {self.workload} --study {shlex.quote(self.study)}"
+        return self._command(verb, *(o for o in self.evidence.options if o.startswith("--set ")))
 
     def measuring_sharpness(self) -> str:
-        """The commands that keep the weights of runs and measure how sharp their minima are."""
+        """The commands that keep the weights of runs and measure how sharp their minima are; none without a model."""
+        if not possible("sharpness", self.evidence.facts):
+            return ""
         return f"{self.sweep(seeds=3, more='--keep-models last')} && rightbatch sharpness {shlex.quote(self.study)}"
 
     def judging(self, options: str) -> str:
         """The command that judges the study again, with options."""
         return f"rightbatch judge {shlex.quote(self.study)} {options}"
 
-    @property
-    def workload(self) -> str:
-        """The workload, as a command names it."""
-        return shlex.quote(self.evidence.facts.name)
+    def _command(self, verb: str, *options: str) -> str:
+        return command(verb, self.evidence.facts, *options, f"--study {shlex.quote(self.study)}")
+
+
+def _stands_in(more: str, option: str) -> bool:
+    """Whether one option is said instead of another: of the same setting, of the planned length."""
+    lengths = more.startswith(LENGTHS) and option.startswith(LENGTHS)
+    return lengths or (more.startswith("--set ") and more.partition("=")[0] == option.partition("=")[0])
 
 
 def _listed(sizes: Sequence[int]) -> str:

@@ -31,10 +31,11 @@ def judge_size(case: Case, batch_size: float) -> Finding | Untold:
 def _missed(case: Case, batch_size: float) -> Finding | Untold:
     """What is known of a size with no cost of its own: that no rate got it there, or nothing."""
     tried = [size.batch_size for size in case.evidence.sizes]
-    near = min(tried, key=lambda size: abs(math.log(size / batch_size)))
+    near = min(tried, key=lambda size: abs(math.log(size / batch_size)), default=None)
     best = min(case.costs, key=lambda size: case.costs[size].log)
-    least = case.least_cost(near) if abs(math.log(near / batch_size)) <= math.log(NEAR) else None
-    if least is None:
+    close = near is not None and abs(math.log(near / batch_size)) <= math.log(NEAR)
+    least = case.least_cost(near) if near is not None and close else None
+    if near is None or least is None:
         return Untold(f"no size near {batch_size:.0f} was brought to the target", case.sweep(f"{batch_size:.0f}"))
     value = math.log(least) - case.costs[best].log
     effect = Effect(

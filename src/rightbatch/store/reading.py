@@ -41,7 +41,7 @@ class Reading:
         facts = dict(self._scalar(sa.select(schema.study.c.workload)))
         facts["settings"] = Settings(facts["settings"])
         facts["present"] = tuple(facts["present"]) if facts["present"] else None
-        for name in ("lacks", "earlier_sources"):
+        for name in ("lacks", "earlier_sources", "given"):
             facts[name] = tuple(facts.get(name, ()))
         return WorkloadFacts(**facts)
 
@@ -50,6 +50,15 @@ class Reading:
         """The target that was derived from the present choice, if one was."""
         stored = self._scalar(sa.select(schema.study.c.target))
         return Target(**stored) if stored else None
+
+    @property
+    def asked(self) -> Mapping[str, Any] | None:
+        """What was asked last, by the names of `pipeline.asking.Ask`; None where nothing was."""
+        if self._schema_version < schema.FIRST_WITH_QUESTIONS:
+            return None
+        table = schema.questions
+        asked: Mapping[str, Any] | None = self._scalar(sa.select(table.c.asked).order_by(table.c.id.desc()))
+        return asked
 
     def runs(self) -> tuple[Run, ...]:
         """Every run with its curve, in the order in which they began."""

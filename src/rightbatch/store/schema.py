@@ -2,7 +2,8 @@
 
 1: the first. 2: facts say whether a workload is length-bound, what it lacks and earlier sources; a saved state stands
 behind its SHA-256. 3: squared norms of gradients. 4: the metric of these norms. 5: what memory a batch size takes.
-6: what was measured of the weights that runs ended with. 7: step times of which repeats were still to come.
+6: what was measured of the weights that runs ended with. 7: the questions that were asked; facts say how the workload
+was given on the command line; step times of which repeats were still to come.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ FIRST_WITH_GRADIENT_SAMPLES = 3
 FIRST_WITH_METRICS = 4
 FIRST_WITH_MEMORY = 5
 FIRST_WITH_WEIGHTS = 6
-FIRST_WITH_UNFINISHED = 7
+FIRST_WITH_UNFINISHED = FIRST_WITH_QUESTIONS = 7
 FORMAT = "rightbatch study"
 
 schema = sa.MetaData()
@@ -128,6 +129,13 @@ costs = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("activity", sa.Text, nullable=False),
     sa.Column("wall_seconds", sa.Float, nullable=False),
+)
+questions = sa.Table(
+    "questions",
+    schema,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("created", sa.Text, nullable=False),
+    sa.Column("asked", sa.JSON, nullable=False),
 )
 answers = sa.Table(
     "answers",

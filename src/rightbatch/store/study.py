@@ -16,7 +16,7 @@ import contextlib
 import datetime
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
@@ -284,6 +284,11 @@ class Study(Reading):
     def set_target(self, target: Target) -> None:
         """Keep the target that was derived from the present choice, so that it does not move as runs are added."""
         self._execute(schema.study.update().values(target=to_json(target)))
+
+    def add_asked(self, asked: Mapping[str, Any]) -> None:
+        """Keep what is asked of the study from now on."""
+        if asked != self.asked:
+            self._insert(schema.questions, created=_now(), asked=asked)
 
     def add_answer(self, answer: Any) -> None:
         """Keep an answer as it was given."""

@@ -83,7 +83,7 @@ FIGURES: tuple[Figure, ...] = (
         step_time_data,
         draw_step_time,
         tell_step_time,
-        measure="profile {workload} --study {study}",
+        measure="profile",
     ),
     Figure(
         "growing",
@@ -103,7 +103,7 @@ FIGURES: tuple[Figure, ...] = (
         epoch_data,
         draw_epoch,
         tell_epoch,
-        measure="profile {workload} --study {study}",
+        measure="profile",
     ),
     Figure(
         "target",
@@ -172,7 +172,7 @@ FIGURES: tuple[Figure, ...] = (
         path_data,
         draw_path,
         tell_path,
-        measure="sharpness {study} --path 1,2",
+        measure="sharpness {study} --path {pair}",
     ),
     Figure(
         "temperature",
@@ -183,7 +183,7 @@ FIGURES: tuple[Figure, ...] = (
         temperature_data,
         draw_temperature,
         tell_temperature,
-        measure="posterior {workload} --study {study}",
+        measure="posterior",
     ),
     Figure(
         "noise",
@@ -193,6 +193,6 @@ FIGURES: tuple[Figure, ...] = (
         noise_data,
         draw_noise,
         tell_noise,
-        measure="noise {workload} --study {study}",
+        measure="noise",
     ),
 )

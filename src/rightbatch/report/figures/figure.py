@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +12,9 @@ import altair as alt
 from rightbatch.evidence import Objective
 from rightbatch.report.figures.drawing import Row
 from rightbatch.report.sheet import Sheet
+from rightbatch.typed import possible
+
+NO_MODEL = "Only a rightbatch.Workload shows its model: a loop, a program and a table do not."
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,8 @@ class Figure:
     tell: What they say, in a sentence or two.
     varies: What a control of the page switches: "target", for the sheets of easier targets; else a column of the
         numbers, each value of which is drawn by itself.
-    measure: The command that would measure what is missing, after `rightbatch`; takes {workload} and {study}.
+    measure: The command that would measure what is missing: a verb on the workload, or one that takes the {study}
+        and a {pair} of its runs.
     applies: Whether the question has such a figure at all.
     """
 
@@ -33,8 +38,22 @@ class Figure:
     draw: Callable[[Sheet, list[Row]], alt.LayerChart]
     tell: Callable[[Sheet, list[Row]], str]
     varies: Literal["target", "patience_in", "judged_by"] | None = None
-    measure: str = "find {workload} --study {study}"
+    measure: str = "find"
     applies: Callable[[Sheet], bool] = lambda sheet: True
+
+
+def measuring(figure: Figure, sheet: Sheet) -> str:
+    """The command that would measure what a figure lacks; empty where nothing can."""
+    verb, _, rest = figure.measure.partition(" ")
+    if rest and possible(verb, sheet.evidence.facts):
+        return "rightbatch " + figure.measure.format(study=shlex.quote(sheet.file), pair=_pair(sheet))
+    return sheet.command(verb)
+
+
+def _pair(sheet: Sheet) -> str:
+    """Two runs that have left their weights, by the numbers of the first and the last that were looked at."""
+    runs = sorted({record.run for record in sheet.evidence.weights})
+    return f"{runs[0]},{runs[-1]}" if len(runs) > 1 else "RUN,RUN"
 
 
 def to_target(sheet: Sheet) -> bool:
