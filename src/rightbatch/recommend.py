@@ -70,7 +70,7 @@ def recommend(
     partial = Recommendation(
         workload=evidence.facts.name,
         objective=evidence.question.objective,
-        target=evidence.question.target,
+        target=replace(evidence.question.target, quantity=evidence.judged_by),
         protocol=protocol,
         batch_size=best.batch_size,
         learning_rate=best.best.learning_rate,

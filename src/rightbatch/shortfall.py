@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from rightbatch import curves
 from rightbatch.evidence import Evidence, Objective
 from rightbatch.records import Point, Run, Target
 from rightbatch.search.forecast import Forecast
+from rightbatch.wording import counted
 
 
 def nothing_reached(evidence: Evidence, forecast: Forecast | None, in_budget: bool) -> str:
@@ -33,7 +35,7 @@ def _best_guess(forecast: Forecast, objective: Objective) -> str:
     guess, cost = forecast.guess, forecast.costs[forecast.guess.batch_size, forecast.guess.learning_rate]
     low, high = guess.sizes or (guess.batch_size, guess.batch_size)
     text = (
-        f"By the runs so far, none of which got there, the best batch size lies from {low} to {high} (90 % sure), most "
+        f"By the runs so far the best batch size lies from {low} to {high} (90 % sure), most "
         f"likely {guess.batch_size} at rate {guess.learning_rate:g}, which is expected to cost "
         f"{_said(cost.estimate, objective)} [{_said(cost.low, objective)}, {_said(cost.high, objective)}]."
     )
@@ -73,7 +75,7 @@ def _at_equal_cost(evidence: Evidence) -> tuple[str, ...]:
         if value is not None and (size not in found or Target.reached_by(replace(target, value=found[size][0]), value)):
             found[size] = (value, run.trial.learning_rate)
     rows = (f"  batch size {size:>6}: {value:.4g} at rate {rate:g}" for size, (value, rate) in sorted(found.items()))
-    return f"Best {target.quantity} after {_said(limit, objective)} of each run, which is not the target:", *rows
+    return f"Best {evidence.judged_by} at equal cost, after {_said(limit, objective)} of each run:", *rows
 
 
 def _nearest(evidence: Evidence) -> str | None:
@@ -81,14 +83,42 @@ def _nearest(evidence: Evidence) -> str | None:
     target = evidence.question.target
     tried = [
         (value, run)
-        for run in evidence.runs
+        for run in evidence.relevant
         if (value := curves.best_value(run.points, target.quantity, target.direction)) is not None
     ]
     if not tried:
         return None
-    value, run = (max if target.direction == "max" else min)(tried, key=lambda pair: pair[0])
-    return (
-        f"No batch size and rate reached the target ({target.quantity} {target.value:g}) in all of its runs. "
-        f"The nearest came to {value:.4g}: batch size {run.trial.batch_size}, rate {run.trial.learning_rate:g}, "
-        f"{run.points[-1].examples:,} examples."
+    if evidence.question.objective is Objective.METRIC:
+        return "No run was trained as far as it is to be compared at."
+    bound = "at least" if target.direction == "max" else "at most"
+    said = (
+        f"No batch size and rate reached the target ({evidence.judged_by} {bound} {target.value:g}) in all of its runs."
     )
+    if beyond := [run for value, run in tried if target.reached_by(value)]:
+        return f"{said} {_beyond(evidence, beyond)}"
+    value, run = (max if target.direction == "max" else min)(tried, key=lambda pair: pair[0])
+    return f"{said} The nearest came to {value:.4g}: {_called(run)}, {run.points[-1].examples:,} examples."
+
+
+def _beyond(evidence: Evidence, beyond: Sequence[Run]) -> str:
+    """Why runs with a value beyond the target do not count as an answer."""
+    crossed = [run for run in beyond if evidence.crossing(run) is not None]
+    if not crossed:
+        return (
+            f"But {_called(beyond[0])} was beyond it at one evaluation, and not at the next, or was not evaluated "
+            f"again: a target counts as reached at the first of two in a row (--first-touch takes one)."
+        )
+    run = crossed[0]
+    if evidence.cost(run) is None:
+        return (
+            f"But {_called(run)} got there, and what a step takes at that size is not known: `rightbatch profile` "
+            f"measures it, --objective examples or steps does without."
+        )
+    trial = run.trial
+    runs = [other for other in evidence.runs_at(trial.batch_size, trial.learning_rate) if evidence.conclusive(other)]
+    there = sum(evidence.crossing(other) is not None for other in runs)
+    return f"But {_called(run)} did with {there} of {counted(len(runs), 'seed')}."
+
+
+def _called(run: Run) -> str:
+    return f"batch size {run.trial.batch_size}, rate {run.trial.learning_rate:g}"

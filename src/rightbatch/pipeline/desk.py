@@ -221,7 +221,8 @@ class Desk:
         value = getattr(point, target.quantity)
         if target.reached_by(value):
             raise InputError(
-                f"The target {target.value:g} is reached before any training: the {target.quantity} of "
+                f"The target {target.value:g} is reached before any training: the "
+                f"{curves.called([point], target.quantity)} of "
                 f"{self.evidence.facts.name!r} is {value:.6g} at the start. Give a harder --target."
             )
 

@@ -121,7 +121,7 @@ def draw_rates(sheet: Sheet, rows: Sequence[Row]) -> alt.LayerChart:
     domain = BANDS if by_cost else ("best tenth", "best third", "next third", "worse")
     colours = [*SHADES[4:0:-1], "#8a8a8a", ORANGE, EMPTY] if by_cost else list(SHADES[4:0:-1])
     shapes = ["diamond", "square", "square", "square", "cross", "triangle-up", "circle"] if by_cost else ["square"] * 4
-    title = "cost over the best of its size" if by_cost else f"{sheet.evidence.facts.metric}, of all rates and sizes"
+    title = "cost over the best of its size" if by_cost else f"{sheet.evidence.metric}, of all rates and sizes"
     dots = alt.Chart(values(rows)).mark_point(filled=True, size=110, opacity=1, stroke=GREY, strokeWidth=0.5)
     encoded = dots.encode(
         x=x,

@@ -84,7 +84,7 @@ def quality_data(sheet: Sheet) -> list[Row]:
 
 def draw_quality(sheet: Sheet, rows: list[Row]) -> alt.LayerChart:
     """Best validation metric against batch size, each run a dot."""
-    return _dots(sheet, rows, f"best {sheet.evidence.facts.metric}")
+    return _dots(sheet, rows, f"best {sheet.evidence.metric}")
 
 
 def tell_quality(sheet: Sheet, rows: Sequence[Row]) -> str:
@@ -95,7 +95,7 @@ def tell_quality(sheet: Sheet, rows: Sequence[Row]) -> str:
         return f"Only runs of batch size {size} tell of it: {units.significant(value, 4)} by the median."
     worst, best = sorted((min(middle, key=lambda s: middle[s]), max(middle, key=lambda s: middle[s])))
     return (
-        f"By the median run, {sheet.evidence.facts.metric} is {units.significant(middle[worst], 4)} at batch size "
+        f"By the median run, {sheet.evidence.metric} is {units.significant(middle[worst], 4)} at batch size "
         f"{worst} and {units.significant(middle[best], 4)} at {best}, the two ends. A run that stopped at the target "
         f"could have gone further."
     )
