@@ -148,7 +148,7 @@ def _quality(evidence: Evidence, size: SizeEvidence) -> Interval | None:
     values = [
         value
         for run in evidence.runs_at(size.batch_size, size.best.learning_rate)
-        if (value := curves.quality(run.points, direction)) is not None
+        if evidence.conclusive(run) and (value := curves.quality(run.points, direction)) is not None
     ]
     if not values:
         return None

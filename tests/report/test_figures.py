@@ -15,7 +15,8 @@ from rightbatch.errors import InputError, InsufficientEvidence
 from rightbatch.minima import WeightsRecord
 from rightbatch.pipeline.sheets import sheet_of
 from rightbatch.records import GradientSample, Settings, Stop, StopReason
-from rightbatch.report.figures import gradients, minima, rates, stopping, sweet_spot, thoma
+from rightbatch.report.figures import FIGURES, gradients, minima, rates, stopping, sweet_spot, thoma
+from rightbatch.report.figures.figure import caption_of, variants
 from rightbatch.report.figures.frontier import frontier_data
 from rightbatch.report.sheet import Sheet
 from rightbatch.testing import Truth, synthetic_study
@@ -259,3 +260,34 @@ def test_sharpness_and_lines_between_minima_are_those_that_were_measured(study: 
     assert minima.draw_path(seen, path).to_dict()["layer"]
     assert minima.draw_sharpness(seen, rows).to_dict()["layer"]
     assert "batch size" in minima.tell_sharpness(seen, rows)
+
+
+# ------------------------------------------------------------------------------------------ captions, paused runs
+
+
+def test_a_caption_speaks_of_what_is_drawn_alone(sheet: Sheet) -> None:
+    figures = {figure.name: figure for figure in FIGURES}
+
+    def caption(name: str, sheet: Sheet) -> str:
+        return caption_of(figures[name], variants(figures[name], sheet)[-1])
+
+    bare = replace(sheet, answer=replace(sheet.answer, tradeoff=None, step_time=None), easier=())
+    for name, mark in (("sweet-spot", "Dashed"), ("frontier", "Dashed"), ("frontier", "Diamond"), ("steps", "Dashed")):
+        assert mark in caption(name, sheet)
+        assert mark not in caption(name, bare)
+    assert "Dashed" not in caption("step-time", bare)
+    predicted = [replace(row, seeds=0) for row in sheet.answer.sizes]
+    assert "Hollow" not in caption("steps", sheet)
+    assert "Hollow" in caption("steps", replace(sheet, answer=replace(sheet.answer, sizes=tuple(predicted)), easier=()))
+
+
+def test_a_run_that_was_left_on_its_way_is_no_quality(sheet: Sheet) -> None:
+    row = sheet.answer.sizes[0]
+    paused = Stop(StopReason.STOPPED_BY_RULE, curves.PAUSED)
+    runs = [
+        replace(run, points=run.points[:2], stop=paused) if run.trial.batch_size == row.batch_size else run
+        for run in sheet.evidence.runs
+    ]
+    left = replace(sheet, evidence=replace(sheet.evidence, runs=tuple(runs), memory={}))
+    assert row.batch_size in {one["batch_size"] for one in thoma.quality_data(sheet)}
+    assert row.batch_size not in {one["batch_size"] for one in thoma.quality_data(left)}

@@ -15,7 +15,7 @@ import vl_convert
 from rightbatch.errors import InputError
 from rightbatch.report import rules, runs, spoken, svg, terminal, units
 from rightbatch.report.figures import FIGURES
-from rightbatch.report.figures.figure import NO_MODEL, Figure, Variant, measuring, position_of, variants
+from rightbatch.report.figures.figure import NO_MODEL, Figure, Variant, caption_of, measuring, position_of, variants
 from rightbatch.report.figures.sweet_spot import zone_of
 from rightbatch.report.sheet import Sheet
 from rightbatch.rules import Untold, Verdict
@@ -182,7 +182,6 @@ def _shown(figure: Figure, sheet: Sheet) -> dict[str, Any]:
     return {
         "name": figure.name,
         "title": figure.title,
-        "caption": figure.caption,
         "varies": figure.varies,
         "drawings": [_drawn(figure, variant, k, k == first) for k, variant in enumerate(found)],
         "measure": measuring(figure, sheet),
@@ -197,6 +196,7 @@ def _drawn(figure: Figure, variant: Variant, number: int, first: bool) -> dict[s
         "position": variant.position,
         "first": first,
         "svg": svg.for_page(drawing, f"{figure.name}-{number}", figure.title),
+        "caption": caption_of(figure, variant),
         "tells": figure.tell(variant.sheet, variant.rows),
         "table": _table([{column.replace("_", " "): value for column, value in row.items()} for row in rows]),
     }

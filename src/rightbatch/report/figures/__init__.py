@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from rightbatch.report.figures.figure import Figure, to_target
-from rightbatch.report.figures.frontier import draw_frontier, frontier_data, tell_frontier
+from rightbatch.report.figures.figure import Figure, predicted, to_target
+from rightbatch.report.figures.frontier import draw_frontier, frontier_data, has_knee, tell_frontier
+from rightbatch.report.figures.frontier import has_law as has_law_of_steps
 from rightbatch.report.figures.gradients import draw_noise, noise_data, tell_noise
 from rightbatch.report.figures.growing import can_grow, draw_growing, growing_data, tell_growing
 from rightbatch.report.figures.minima import (
@@ -20,6 +21,8 @@ from rightbatch.report.figures.sweet_spot import (
     draw_step_time,
     draw_steps,
     draw_sweet_spot,
+    has_law,
+    has_zones,
     step_time_data,
     steps_data,
     sweet_spot_data,
@@ -47,9 +50,13 @@ FIGURES: tuple[Figure, ...] = (
     Figure(
         "sweet-spot",
         "The sweet spot",
-        "Cost of the best rate at each batch size, with 95 % intervals. Dashed: what the fitted laws give. Shaded: "
-        "sizes that cost more than twice the best. Dotted: 10 % above the best. Hollow: predicted by the search, not "
-        "trained to the target.",
+        (
+            "Cost of the best rate at each batch size, with 95 % intervals.",
+            ("Dashed: what the fitted laws give.", has_law),
+            ("Shaded: sizes that cost more than twice the best.", has_zones),
+            "Dotted: 10 % above the best.",
+            ("Hollow: predicted by the search, not trained to the target.", predicted),
+        ),
         sweet_spot_data,
         draw_sweet_spot,
         tell_sweet_spot,
@@ -58,8 +65,12 @@ FIGURES: tuple[Figure, ...] = (
     Figure(
         "frontier",
         "The frontier: steps against examples",
-        "Each point a batch size, larger ones to the lower right: fewer steps for more examples. Dashed: the law "
-        "(S / S_min - 1)(E / E_min - 1) = 1; diamond: its knee, the critical batch size.",
+        (
+            "Each point a batch size, larger ones to the lower right: fewer steps for more examples.",
+            ("Dashed: the law (S / S_min - 1)(E / E_min - 1) = 1.", has_law_of_steps),
+            ("Diamond: its knee, the critical batch size.", has_knee),
+            ("Hollow: predicted.", predicted),
+        ),
         frontier_data,
         draw_frontier,
         tell_frontier,
@@ -69,7 +80,11 @@ FIGURES: tuple[Figure, ...] = (
     Figure(
         "steps",
         "Steps to the target",
-        "Larger batches need fewer steps, up to a point. Dashed: S_min (1 + B_crit / B). Hollow: predicted.",
+        (
+            "Larger batches need fewer steps, up to a point. Dotted: the choice.",
+            ("Dashed: S_min (1 + B_crit / B).", has_law_of_steps),
+            ("Hollow: predicted.", predicted),
+        ),
         steps_data,
         draw_steps,
         tell_steps,
@@ -79,7 +94,11 @@ FIGURES: tuple[Figure, ...] = (
     Figure(
         "step-time",
         "Seconds per step",
-        "Each repeat a dot. Dashed: max(floor, alpha + beta B). Steps times this is the cost above.",
+        (
+            "Each repeat a dot. Dotted: the choice.",
+            ("Dashed: max(floor, alpha + beta B).", lambda sheet, rows: sheet.answer.step_time is not None),
+            "Steps times this is the cost above.",
+        ),
         step_time_data,
         draw_step_time,
         tell_step_time,
@@ -99,7 +118,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure(
         "epoch",
         "Time per epoch",
-        "Training seconds for one pass over the data, without evaluation.",
+        "Training seconds for one pass over the data, without evaluation. Dotted: the choice.",
         epoch_data,
         draw_epoch,
         tell_epoch,
@@ -108,7 +127,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure(
         "target",
         "Time to the target",
-        "Each run at the best rate of its size is a dot.",
+        "Each run at the best rate of its size is a dot. Dotted: the choice.",
         target_data,
         draw_target,
         tell_target,
@@ -118,7 +137,8 @@ FIGURES: tuple[Figure, ...] = (
     Figure(
         "quality",
         "Quality",
-        "Each run at the best rate of its size, at its best validation metric.",
+        "Each run at the best rate of its size, at its best validation metric; without those that were left on their "
+        "way. Dotted: the choice.",
         quality_data,
         draw_quality,
         tell_quality,
@@ -126,8 +146,9 @@ FIGURES: tuple[Figure, ...] = (
     Figure(
         "rates",
         "Learning rate against batch size",
-        "Every rate that was tried, the darker the better. Black: the best rate of each size with its interval. Green: "
-        "the linear and the square-root rule through the choice.",
+        "Every rate that was tried, the darker the better. Missed: ended, or was given up, short of the target; left "
+        "off: paused on the way, and not needed any more. Black: the best rate of each size with its interval. Green: "
+        "through the choice, the linear rule (dashed) and the square-root rule (dotted).",
         rates_data,
         draw_rates,
         tell_rates,
@@ -148,7 +169,8 @@ FIGURES: tuple[Figure, ...] = (
     Figure(
         "gap",
         "The generalization gap",
-        "Validation loss less training loss, each run at the best rate of its size where its validation loss was best.",
+        "Validation loss less training loss, each run at the best rate of its size where its validation loss was best; "
+        "without those that were left on their way. Dotted: the choice.",
         gap_data,
         draw_gap,
         tell_gap,

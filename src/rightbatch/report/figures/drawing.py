@@ -47,15 +47,25 @@ def layered(layers: Sequence[Any]) -> alt.LayerChart:
         )
         .configure_view(stroke=GRID)
         .configure_legend(
-            labelColor=INK, titleColor=INK, labelFontSize=12, titleFontSize=12, orient="bottom", columns=3
+            labelColor=INK,
+            titleColor=INK,
+            labelFontSize=12,
+            titleFontSize=12,
+            orient="bottom",
+            columns=3,
+            columnPadding=16,
         )
     )
     return configured
 
 
+TICKS = 4
+"""As few as give powers of two alone: between two of them, and every other one where there are many."""
+
+
 def size_axis(field: str = "batch_size") -> alt.X:
-    """Batch size, logarithmic."""
-    axis = alt.Axis(format="~d", labelOverlap=True)
+    """Batch size, logarithmic, with ticks at powers of two."""
+    axis = alt.Axis(format="~d", labelOverlap=True, tickCount=TICKS)
     scale = alt.Scale(type="log", base=2, nice=False, padding=10)
     return alt.X(f"{field}:Q", title="batch size", scale=scale, axis=axis)
 
@@ -63,7 +73,7 @@ def size_axis(field: str = "batch_size") -> alt.X:
 def log_axis(field: str, title: str | None, padding: float = 12) -> alt.Y:
     """A logarithmic axis upwards; without a title, another field on the same axis."""
     scale = alt.Scale(type="log", nice=False, padding=padding)
-    axis = alt.Axis(format="~g", labelOverlap=True)
+    axis = alt.Axis(format=".6~g", labelOverlap=True, tickCount=7)
     return alt.Y(f"{field}:Q", title=title, scale=scale, axis=axis) if title else alt.Y(f"{field}:Q", scale=scale)
 
 

@@ -16,11 +16,15 @@ from rightbatch.typed import possible
 
 NO_MODEL = "Only a rightbatch.Workload shows its model: a loop, a program and a table do not."
 
+Condition = Callable[[Sheet, list[Row]], bool]
+Caption = tuple[str | tuple[str, Condition], ...]
+
 
 @dataclass(frozen=True)
 class Figure:
     """One figure of the page.
 
+    caption: What its marks mean; a sentence with a condition is said where what it speaks of is drawn.
     data: Its numbers; none where nothing of the kind was measured.
     draw: The drawing of such numbers.
     tell: What they say, in a sentence or two.
@@ -33,13 +37,30 @@ class Figure:
 
     name: str
     title: str
-    caption: str
+    caption: str | Caption
     data: Callable[[Sheet], list[Row]]
     draw: Callable[[Sheet, list[Row]], alt.LayerChart]
     tell: Callable[[Sheet, list[Row]], str]
     varies: Literal["target", "patience_in", "judged_by"] | None = None
     measure: str = "find"
     applies: Callable[[Sheet], bool] = lambda sheet: True
+
+
+def caption_of(figure: Figure, variant: Variant) -> str:
+    """The caption of a drawing, without what is not drawn."""
+    if isinstance(figure.caption, str):
+        return figure.caption
+    said = []
+    for part in figure.caption:
+        sentence, drawn = (part, None) if isinstance(part, str) else part
+        if drawn is None or drawn(variant.sheet, variant.rows):
+            said.append(sentence)
+    return " ".join(said)
+
+
+def predicted(sheet: Sheet, rows: list[Row]) -> bool:
+    """Whether some of the points are predicted, and so hollow."""
+    return any(not row["measured"] for row in rows)
 
 
 def measuring(figure: Figure, sheet: Sheet) -> str:

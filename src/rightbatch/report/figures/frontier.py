@@ -28,10 +28,26 @@ def frontier_data(sheet: Sheet) -> list[Row]:
     ]
 
 
+def has_law(sheet: Sheet, rows: Sequence[Row]) -> bool:
+    """Whether there is a law of steps to be drawn."""
+    return sheet.answer.tradeoff is not None
+
+
+def has_knee(sheet: Sheet, rows: Sequence[Row]) -> bool:
+    """Whether the critical batch size lies among the sizes that are drawn."""
+    law = sheet.answer.tradeoff
+    return law is not None and rows[0]["batch_size"] <= law.critical_batch_size.estimate <= rows[-1]["batch_size"]
+
+
 def draw_frontier(sheet: Sheet, rows: Sequence[Row]) -> alt.LayerChart:
     """Steps against examples, each size a point; the hyperbola of the law; its knee at twice the least of both."""
     scale = alt.Scale(type="log", nice=False, padding=16)
-    x = alt.X("examples:Q", title="examples to the target", scale=scale, axis=alt.Axis(format="~s", labelOverlap=True))
+    x = alt.X(
+        "examples:Q",
+        title="examples to the target",
+        scale=scale,
+        axis=alt.Axis(format=".3~s", labelOverlap=True, tickCount=5),
+    )
     y = log_axis("steps", "steps to the target")
     base = alt.Chart(values(rows))
     layers: list[Any] = []
@@ -42,7 +58,7 @@ def draw_frontier(sheet: Sheet, rows: Sequence[Row]) -> alt.LayerChart:
         drawn = alt.Chart(values(line)).mark_line(strokeDash=[5, 4], color=GREY)
         layers.append(drawn.encode(x=x, y=y, order="steps:Q"))
         knee = law.critical_batch_size.estimate
-        if rows[0]["batch_size"] <= knee <= rows[-1]["batch_size"]:
+        if has_knee(sheet, rows):
             at = [
                 {
                     "examples": knee * law.steps(knee),
@@ -72,6 +88,8 @@ def tell_frontier(sheet: Sheet, rows: Sequence[Row]) -> str:
     chosen = next((row for row in rows if row["batch_size"] == sheet.answer.batch_size), None)
     if chosen is None:
         return "The chosen size has no steps to the target."
+    if len(rows) == 1:
+        return f"Only batch size {chosen['batch_size']} tells of it."
     said = (
         f"Batch size {chosen['batch_size']} takes {units.times(chosen['examples'] / fewest_examples)} the fewest "
         f"examples and {units.times(chosen['steps'] / fewest_steps)} the fewest steps of the sizes tried."

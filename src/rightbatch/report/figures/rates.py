@@ -34,7 +34,8 @@ COST, QUALITY = "cost", "quality"
 BANDS = ("best of its size", "within 1.25x", "within 2x", "worse", "missed", "diverged", "left off")
 """What `rates_data` says of a rate at a batch size."""
 
-RULES = (("linear rule", 1.0, [6, 3]), ("square-root rule", 0.5, [2, 3]))
+RULES = ((1.0, [6, 3]), (0.5, [2, 3]))
+"""The linear rule dashed, the square-root rule dotted."""
 
 
 def rates_data(sheet: Sheet) -> list[Row]:
@@ -68,7 +69,8 @@ def _by_quality(sheet: Sheet) -> list[Row]:
     direction = sheet.evidence.facts.direction
     found: list[tuple[Cell, float]] = []
     for cell in sheet.evidence.cells:
-        runs = sheet.evidence.runs_at(cell.batch_size, cell.learning_rate)
+        cell_runs = sheet.evidence.runs_at(cell.batch_size, cell.learning_rate)
+        runs = [run for run in cell_runs if sheet.evidence.conclusive(run)]
         reached = [value for run in runs if (value := curves.quality(run.points, direction)) is not None]
         if reached and not cell.diverged:
             found.append((cell, float(np.median(reached))))
@@ -134,15 +136,12 @@ def draw_rates(sheet: Sheet, rows: Sequence[Row]) -> alt.LayerChart:
     ridge = alt.Chart(values(ridge_data(sheet)))
     layers.append(ridge.mark_line(color=INK, strokeWidth=1.5).encode(x=x, y=y))
     layers.append(ridge.mark_rule(color=INK, strokeWidth=1.5).encode(x=x, y=log_axis("low", None), y2="high:Q"))
-    for name, power, dash in RULES:
+    for power, dash in RULES:
         line = rule_line(sheet, power, min(rates), max(rates))
         if not line:  # it leaves the map at once
             continue
         drawn = alt.Chart(values(line)).mark_line(strokeDash=dash, color=GREEN, clip=True)
         layers.append(drawn.encode(x=x, y=y))
-        label = alt.Chart(values([{**line[-1], "label": name}]))
-        text = label.mark_text(align="right", dx=-6, dy=-8, color=GREEN, fontSize=12)
-        layers.append(text.encode(x=x, y=y, text="label:N"))
     return layered(layers)
 
 

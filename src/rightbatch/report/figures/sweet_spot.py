@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,9 @@ AXIS = {
     Objective.STEPS: "optimizer steps to the target",
     Objective.METRIC: "shortfall (1.1: 2 % of the gain)",
 }
+
+NEAR_EDGE = 0.12
+"""A word in the middle of this share of the width, at either end, would be cut off."""
 
 ROOM = 34
 """Pixels above and below, for words under the lowest point."""
@@ -85,6 +89,16 @@ def zone_of(answer: Recommendation, size: int) -> str:
     return "huge" if high is not None and size > high else "normal"
 
 
+def has_law(sheet: Sheet, rows: Sequence[Row]) -> bool:
+    """Whether a law of the cost is drawn."""
+    return bool(law_data(sheet.answer))
+
+
+def has_zones(sheet: Sheet, rows: Sequence[Row]) -> bool:
+    """Whether a zone is shaded."""
+    return bool(_zone_layers(sheet.answer, rows))
+
+
 def draw_sweet_spot(sheet: Sheet, rows: Sequence[Row]) -> alt.LayerChart:
     """Cost against batch size with its intervals, the zones shaded, the choice and the present choice marked."""
     answer = sheet.answer
@@ -126,7 +140,9 @@ def tell_sweet_spot(sheet: Sheet, rows: Sequence[Row]) -> str:
     answer = sheet.answer
     cheap, dear = min(rows, key=lambda row: row["cost"]), max(rows, key=lambda row: row["cost"])
     said = [
-        f"Of {len(rows)} batch sizes from {rows[0]['batch_size']} to {rows[-1]['batch_size']}, "
+        f"Only batch size {answer.batch_size} tells of it: {units.cost(answer.cost.estimate, answer.objective)}."
+        if len(rows) == 1
+        else f"Of {len(rows)} batch sizes from {rows[0]['batch_size']} to {rows[-1]['batch_size']}, "
         f"{answer.batch_size} is chosen: {units.cost(answer.cost.estimate, answer.objective)}. "
         f"The dearest is {dear['batch_size']}, at {units.times(dear['cost'] / cheap['cost'])} the cheapest."
     ]
@@ -143,7 +159,10 @@ def tell_sweet_spot(sheet: Sheet, rows: Sequence[Row]) -> str:
 def _edge(answer: Recommendation, size: int) -> Align:
     """To which side a word at a size has room."""
     sizes = [row.batch_size for row in answer.sizes]
-    return "left" if size <= sizes[0] else "right" if size >= sizes[-1] else "center"
+    if len(sizes) == 1:
+        return "center"
+    at = math.log(size / sizes[0]) / math.log(sizes[-1] / sizes[0])
+    return "left" if at < NEAR_EDGE else "right" if at > 1 - NEAR_EDGE else "center"
 
 
 def _zone_layers(answer: Recommendation, rows: Sequence[Row]) -> list[Any]:
@@ -196,6 +215,8 @@ def draw_steps(sheet: Sheet, rows: list[Row]) -> alt.LayerChart:
 def tell_steps(sheet: Sheet, rows: Sequence[Row]) -> str:
     """How far larger batches saved steps."""
     first, last = rows[0], rows[-1]
+    if first is last:
+        return f"Only batch size {first['batch_size']} tells of it: {units.significant(first['value'])} steps."
     said = (
         f"From batch size {first['batch_size']} to {last['batch_size']} the steps go from "
         f"{units.significant(first['value'])} to {units.significant(last['value'])}."
@@ -225,6 +246,9 @@ def draw_step_time(sheet: Sheet, rows: list[Row]) -> alt.LayerChart:
 def tell_step_time(sheet: Sheet, rows: Sequence[Row]) -> str:
     """What a step takes at both ends."""
     sizes = sorted({row["batch_size"] for row in rows})
+    if len(sizes) == 1:
+        middle = float(np.median([row["value"] for row in rows]))
+        return f"A step takes {units.seconds(middle / 1000)} at batch size {sizes[0]}, the only one that was timed."
     first, last = (float(np.median([r["value"] for r in rows if r["batch_size"] == s])) for s in (sizes[0], sizes[-1]))
     return (
         f"A step takes {units.seconds(first / 1000)} at batch size {sizes[0]} and {units.seconds(last / 1000)} at "

@@ -75,7 +75,7 @@ def tell_target(sheet: Sheet, rows: Sequence[Row]) -> str:
 def quality_data(sheet: Sheet) -> list[Row]:
     """How good every run at its size's best rate became."""
     rows = []
-    for run in best_rate_runs(sheet):
+    for run in best_rate_runs(sheet, whole=True):
         best = curves.quality(run.points, sheet.evidence.facts.direction)
         if best is not None:
             rows.append({"batch_size": run.trial.batch_size, "value": best, "seed": run.trial.seed})
@@ -104,7 +104,7 @@ def tell_quality(sheet: Sheet, rows: Sequence[Row]) -> str:
 def gap_data(sheet: Sheet) -> list[Row]:
     """Validation loss less training loss of every run at its size's best rate, where its validation loss was best."""
     rows = []
-    for run in best_rate_runs(sheet):
+    for run in best_rate_runs(sheet, whole=True):
         known = [p for p in run.points if p.step and p.train_loss is not None and p.valid_loss is not None]
         best = min(known, key=lambda p: _loss(p.valid_loss), default=None)
         if best is None or best.train_loss is None or best.valid_loss is None:
@@ -133,10 +133,11 @@ def tell_gap(sheet: Sheet, rows: Sequence[Row]) -> str:
     )
 
 
-def best_rate_runs(sheet: Sheet) -> list[Run]:
-    """The runs of every batch size at its best rate, fresh seeds included."""
+def best_rate_runs(sheet: Sheet, *, whole: bool = False) -> list[Run]:
+    """The runs of every batch size at its best rate, fresh seeds included; `whole`: none that was left on its way."""
     best = [(row.batch_size, row.learning_rate) for row in sheet.answer.sizes if row.learning_rate is not None]
-    return [run for size, rate in best for run in sheet.evidence.runs_at(size, rate)]
+    runs = [run for size, rate in best for run in sheet.evidence.runs_at(size, rate)]
+    return [run for run in runs if sheet.evidence.conclusive(run)] if whole else runs
 
 
 def thinned(rows: list[Row]) -> list[Row]:
