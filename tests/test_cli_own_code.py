@@ -226,3 +226,27 @@ def test_a_length_bound_workload_cannot_be_compared_on_its_way(run, folder: Path
     code, _, err = run("sweep", "cosine.py:make", "--until", "target", *sizes)
     assert code == 1
     assert "only the ends of runs count" in words(err)
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("my.py", "Name the function in the file too: my.py:train. "),
+        ("two.py", "Name the function in the file too: two.py:FUNCTION, which is one of make, train. "),
+        ("my:train", "Name the file, not the module: my.py:train. "),
+        ("no.py", "Name the function in the file too: no.py:FUNCTION. "),
+    ],
+)
+def test_who_names_no_function_of_a_file_is_told_what_to_type(folder, run, typed: str, hint: str) -> None:
+    (folder / "two.py").write_text("def make():\n    pass\ndef _own():\n    pass\ndef train(trial):\n    yield\n")
+    code, _, err = run("find", typed)
+    assert code == 1
+    assert hint in words(err)
+
+
+def test_a_point_with_a_field_that_is_none_names_those_there_are(folder, run) -> None:
+    (folder / "my.py").write_text(LOOP.replace("Point(step, valid_loss", "Point(step, val_loss"))
+    code, _, err = run("find", *OF_LOOP)
+    assert code == 1
+    assert "argument 'val_loss'" in words(err)
+    assert "A point has step, examples, seconds, train_loss, valid_loss, valid_metric" in words(err)

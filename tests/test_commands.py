@@ -599,6 +599,29 @@ def test_a_failure_of_the_program_is_told(start, body, changes, message):
         outcomes_of(run)
 
 
+@pytest.mark.filterwarnings("ignore:A line of the program")
+def test_a_program_that_calls_its_loss_otherwise_is_told_so(start):
+    with pytest.raises(
+        WorkloadError, match=r"Lines held val_loss, lr, which are no names known here\. Print a line such as"
+    ):
+        outcomes_of(start("say(step=1, val_loss=1, lr=1); say(step=2, val_loss=1, lr=1)"))
+
+
+def test_a_line_with_a_step_and_nothing_known_is_told_of_once():
+    reader = CurveReader(TRIAL, "min")
+    with pytest.warns(
+        UserWarning, match="holds val_loss, and none of train_loss, valid_loss, valid_metric, test_metric"
+    ):
+        assert reader.read('{"step": 1, "val_loss": 0.5}', 0.0) is None
+    for line in (
+        '{"step": 2, "val_loss": 0.5}',
+        '{"step": 3, "valid_loss": 1, "lr": 1}',
+        '{"step": 4, "train_loss": 1}',
+    ):
+        reader.read(line, 1.0)
+    assert reader.points == 1
+
+
 def test_lines_that_cannot_be_are_told_at_once(start, tmp_path):
     run = start("note('self', os.getpid()); say(step=2, valid_loss=1); say(step=1, valid_loss=1); time.sleep(1000)")
     assert run.advance().step == 2

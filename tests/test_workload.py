@@ -76,6 +76,15 @@ def test_data_that_is_no_data_is_refused_before_anything_is_trained():
         workload(data=5).facts()
 
 
+def test_what_is_made_already_is_refused_where_a_function_is_wanted():
+    with pytest.raises(WorkloadError, match=r"model is a Linear, expected a function.*model=lambda: net\(\)"):
+        workload(model=nn.Linear(2, 1))
+    with pytest.raises(WorkloadError, match=r"optimizer is a SGD, expected a function"):
+        workload(optimizer=torch.optim.SGD(nn.Linear(2, 1).parameters(), lr=0.1))
+    with pytest.raises(WorkloadError, match=r"loss is a str, expected a function"):
+        workload(loss="mse")
+
+
 def test_a_direction_is_min_or_max_and_a_loss_never_goes_up():
     with pytest.raises(WorkloadError, match=r"direction is 'min' or 'max', got 'up'"):
         workload(direction="up")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -32,6 +33,15 @@ def load_function(path: str, name: str) -> Callable[..., Any]:
         found = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise InputError(f"{path} has no function {name!r}; it has: {', '.join(found) or 'none'}.")
     return function  # type: ignore[no-any-return]
+
+
+def functions_of(path: str) -> tuple[str, ...]:
+    """The public functions at the top of a file, which is not run; none of what cannot be read."""
+    try:
+        tree = ast.parse(Path(path).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return ()
+    return tuple(n.name for n in tree.body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_"))
 
 
 def as_module(file: Path, name: str) -> Callable[[], ModuleType]:

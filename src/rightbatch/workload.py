@@ -96,6 +96,7 @@ class Workload:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
+        self._check_makers()
         for name, allowed in (
             ("direction", ("min", "max")),
             ("metric_on", ("batch", "set")),
@@ -128,6 +129,21 @@ class Workload:
             raise WorkloadError(
                 "data is a function, so how many examples a pass has is not known. Say train_examples=."
             )
+
+    def _check_makers(self) -> None:
+        """Raise `WorkloadError` for a model or an optimizer that is made already, and for what cannot be called."""
+        optimizer = "lambda parameters, trial: torch.optim.SGD(parameters, trial.learning_rate)"
+        for name, made, call in (
+            ("model", torch.nn.Module, "lambda: net()"),
+            ("optimizer", torch.optim.Optimizer, optimizer),
+            ("loss", (), "lambda model, batch: criterion(model(batch[0]), batch[1])"),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, made) or not callable(value):
+                raise WorkloadError(
+                    f"{name} is a {type(value).__name__}, expected a function: every run starts anew. Say "
+                    f"{name}={call}."
+                )
 
     def check_finite(self) -> None:
         """Raise `WorkloadError` for data with values that are not finite, where they can be seen beforehand."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ FIELDS = (
 
 WHOLE = frozenset({"step", "examples", "batch_size"})
 JUDGEMENTS = ("valid_loss", "valid_metric", "test_metric")
+
+LEARNT = ("train_loss", *JUDGEMENTS)
+"""What a line tells of how far the training is."""
 
 KEPT_LINES = 50
 LONGEST_LINE_BYTES = 1 << 20
@@ -141,10 +145,12 @@ class CurveReader:
     lines: How many lines with a step there were.
     points: How many points were made of them.
     prints_seconds: Whether evaluations have seconds of their own; None before the first one after step 0.
+    unknown: Names in lines with a step that are none of `FIELDS`, passed over.
     """
 
     def __init__(self, trial: Trial, direction: Direction | None, pattern: re.Pattern[str] | None = None) -> None:
         self.lines = self.points = 0
+        self.unknown: tuple[str, ...] = ()
         self._trial, self._direction, self._pattern = trial, direction, pattern
         self._step = -1
         self._values: dict[str, Any] = {}  # those of the present step
@@ -257,7 +263,18 @@ class CurveReader:
         """The numbers of a line by their names; None for a line without a step."""
         found = self._match(line) if self._pattern is not None else _json_object(line)
         values = {name: _number(name, found[name], line) for name in FIELDS if found.get(name) is not None}
+        if "step" in values and not values.keys() & set(LEARNT):
+            self._pass_over(tuple(name for name in found if name not in FIELDS))
         return values if "step" in values else None
+
+    def _pass_over(self, unknown: tuple[str, ...]) -> None:
+        if unknown and not self.unknown:
+            warnings.warn(
+                f"A line of the program holds {', '.join(unknown)[:LONGEST_SHOWN]}, and none of {', '.join(LEARNT)}: "
+                f"it is passed over.",
+                stacklevel=2,
+            )
+        self.unknown = self.unknown or unknown
 
     def _match(self, line: str) -> dict[str, Any]:
         match = self._pattern.search(line) if self._pattern is not None else None

@@ -275,10 +275,12 @@ class CommandRun:
             )
         where = "on standard output" if self._file is None else f"in {self._metrics}"
         source = self._output if self._file is None else self._recorded
+        unknown = ", ".join(self._reader.unknown)
+        passed_over = f"Lines held {unknown}, which are no names known here. " if unknown else ""
         expected = '{"step": 100, "valid_loss": 0.5, "valid_metric": 0.9}'
         return (
-            f"The program ended well but gave no evaluation {where}. Print a line such as {expected} at each.\n"
-            f"{_shown('The last lines there were', list(source.last)[-SHOWN_LINES:])}"
+            f"The program ended well but gave no evaluation {where}. {passed_over}Print a line such as {expected} at "
+            f"each.\n{_shown('The last lines there were', list(source.last)[-SHOWN_LINES:])}"
         )
 
 

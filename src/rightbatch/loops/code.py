@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from typing import Any
 
 from rightbatch.errors import RightbatchError, WorkloadError
@@ -84,11 +85,14 @@ class Code:
             except (RightbatchError, Enough):
                 raise
             except (Exception, GeneratorExit) as error:  # the latter can only be the loop's own here
-                raise in_our_terms(error, f"The loop {self._loop.called!r}", self.where) from error
-                raise WorkloadError(
-                    f"The loop {self._loop.called!r} raised {type(error).__name__}: {error} ({self.where}). "
-                    f"Run with --debug for the whole traceback."
-                ) from error
+                raised = in_our_terms(error, f"The loop {self._loop.called!r}", self.where)
+                known = f" A point has {', '.join(f.name for f in fields(Point))}." if _of_a_point(error) else ""
+                raise type(raised)(f"{raised}{known}") from error
+
+
+def _of_a_point(error: BaseException) -> bool:
+    """Whether a point was made with a field that it does not have."""
+    return isinstance(error, TypeError) and "Point.__init__()" in str(error)
 
 
 def _gradients_are_on(now: bool | None) -> bool | None:

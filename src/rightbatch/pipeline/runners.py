@@ -14,7 +14,7 @@ from typing import Any, Literal
 from rightbatch.bundled import WORKLOADS
 from rightbatch.commands import Command, CommandRunner
 from rightbatch.errors import InputError, MissingExtra, WorkloadError
-from rightbatch.loading import load_function
+from rightbatch.loading import functions_of, load_function
 from rightbatch.loops import Loop, LoopRunner
 from rightbatch.pipeline.asking import Ask
 from rightbatch.records import Setting
@@ -171,8 +171,8 @@ def from_name(name: str) -> Any:
     path, colon, function = name.rpartition(":")
     if not colon or not path.endswith(".py"):
         raise InputError(
-            f"There is no workload {name!r}. Give a bundled one ({', '.join(WORKLOADS)}), a file and a function in it "
-            f"(my.py:make_workload, my.py:train), or a table of curves (curves.csv.gz)."
+            f"There is no workload {name!r}. {_meant(name)}Give a bundled one ({', '.join(WORKLOADS)}), a file and a "
+            f"function in it (my.py:make_workload, my.py:train), or a table of curves (curves.csv.gz)."
         )
     with _needing_torch():
         found = load_function(path, function)
@@ -186,6 +186,18 @@ def from_name(name: str) -> Any:
         raise WorkloadError(
             f"{name} raised {type(error).__name__}: {error}. Run with --debug for the whole traceback."
         ) from error
+
+
+def _meant(name: str) -> str:
+    """What somebody meant who named a file without a function, or a module; nothing for anything else."""
+    if name.endswith(".py"):
+        found = functions_of(name) if os.path.isfile(name) else ()
+        one = found[0] if len(found) == 1 else "FUNCTION"
+        listed = f", which is one of {', '.join(found)}" if len(found) > 1 else ""
+        return f"Name the function in the file too: {name}:{one}{listed}. "
+    module, colon, function = name.rpartition(":")
+    file = module.replace(".", os.sep) + ".py"
+    return f"Name the file, not the module: {file}:{function}. " if colon and os.path.isfile(file) else ""
 
 
 def as_given(workload: Any) -> tuple[str, ...]:
