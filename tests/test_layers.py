@@ -17,7 +17,7 @@ LAYERS = [
     ["errors", "findings", "machine", "streams", "wording"],
     ["records", "raised", "memory_room"],
     ["batch_schedule"],
-    ["minima"],
+    ["minima", "typed"],
     ["curves", "lattice"],
     ["ends"],
     ["fit"],

@@ -120,7 +120,7 @@ __all__ = [
 
 _FOUND_IN = {
     "AdaptiveBatchSampler": "adaptive_sampler",
-    "Ask": "pipeline.setting_up",
+    "Ask": "pipeline.asking",
     "Attempt": "retrying",
     "Command": "commands",
     "ConstantSGDSampler": "optim.constant_sgd",

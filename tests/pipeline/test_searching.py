@@ -160,7 +160,7 @@ def test_a_budget_that_is_too_small_ends_with_3_and_what_is_believed(
     assert "the best batch size lies from 16 to 128 (90 % sure)" in said
     assert "are expected to make the answer" in said
     assert "larger --budget goes on" in said
-    assert "Best valid_metric after" in said
+    assert "Best valid_metric at equal cost, after" in said
 
 
 def test_a_budget_that_buys_no_run_says_so(tmp_path: Path) -> None:
