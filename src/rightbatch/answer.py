@@ -10,6 +10,7 @@ from rightbatch.evidence import Objective
 from rightbatch.fit.learning_rate import RateLawFit
 from rightbatch.fit.step_time import StepTimeFit
 from rightbatch.fit.tradeoff import TradeoffFit
+from rightbatch.growth import Growth
 from rightbatch.records import Interval, Target
 from rightbatch.zones import Zones
 
@@ -93,42 +94,6 @@ class PresentChoice:
     cost: float | None
     times_the_best: float | None
     predicted: bool = False
-
-
-@dataclass(frozen=True)
-class PlanRow:
-    """A plan of a growing batch that was tried: its cost over that of the fixed size (None: it missed the target)."""
-
-    batch_size: int
-    learning_rate: float
-    schedule: str
-    times_the_fixed: float | None
-    seeds: int
-
-
-@dataclass(frozen=True)
-class Growth:
-    """The best plan of a growing batch beside the best fixed size, both with fresh seeds.
-
-    `times_the_fixed` is the cost of the plan over that of the fixed size; `recommended` where all of its interval is
-    below 1. `spread` and `fixed_spread` are the deviations of the log of the cost between seeds. `parts` are the plan
-    without each of its later phases in turn, `tried` all plans in the order they were tried, both by the seeds that
-    chose; `spent` is what trying them took, in runs of the fixed size.
-    """
-
-    batch_size: int
-    learning_rate: float
-    schedule: str
-    times_the_fixed: Interval
-    recommended: bool
-    cost: float
-    fixed_cost: float
-    spread: float | None
-    fixed_spread: float | None
-    seeds: int
-    parts: tuple[PlanRow, ...]
-    tried: tuple[PlanRow, ...]
-    spent: float
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rightbatch.answer import Growth, PlanRow, Recommendation
 from rightbatch.batch_schedule import SETTING, BatchSchedule, parsed
 from rightbatch.evidence import FRESH_SEED, Evidence
 from rightbatch.means import ratio_of_means
@@ -83,6 +82,42 @@ class Plan:
         return tuple(math.inf if cost is None else cost for cost in costs)
 
 
+@dataclass(frozen=True)
+class PlanRow:
+    """A plan of a growing batch that was tried: its cost over that of the fixed size (None: it missed the target)."""
+
+    batch_size: int
+    learning_rate: float
+    schedule: str
+    times_the_fixed: float | None
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Growth:
+    """The best plan of a growing batch beside the best fixed size, both with fresh seeds.
+
+    `times_the_fixed` is the cost of the plan over that of the fixed size; `recommended` where all of its interval is
+    below 1. `spread` and `fixed_spread` are the deviations of the log of the cost between seeds. `parts` are the plan
+    without each of its later phases in turn, `tried` all plans in the order they were tried, both by the seeds that
+    chose; `spent` is what trying them took, in runs of the fixed size.
+    """
+
+    batch_size: int
+    learning_rate: float
+    schedule: str
+    times_the_fixed: Interval
+    recommended: bool
+    cost: float
+    fixed_cost: float
+    spread: float | None
+    fixed_spread: float | None
+    seeds: int
+    parts: tuple[PlanRow, ...]
+    tried: tuple[PlanRow, ...]
+    spent: float
+
+
 def plan_text(batch_size: int, learning_rate: float, schedule: str) -> str:
     """A plan as people read it."""
     return f"{batch_size} at rate {learning_rate:g}" + (f", then {schedule}" if schedule else "")
@@ -110,11 +145,10 @@ def compared(evidence: Evidence, plan: Plan, fixed: Plan, looks: int = len(LOOKS
     return ratio_of_means(ours, theirs, 1 - (1 - LEVEL) / looks)
 
 
-def growth_of(evidence: Evidence, answer: Recommendation) -> Growth | None:
-    """What a study says of growing batches beside its fixed choice; None where none was run with fresh seeds."""
+def growth_of(evidence: Evidence, fixed: Plan) -> Growth | None:
+    """What a study says of growing batches beside a fixed choice; None where none was run with fresh seeds."""
     if evidence.settings.get(SETTING):
         return None
-    fixed = fixed_plan(answer.batch_size, answer.learning_rate)
     plans = _plans(evidence)
     gains = {plan: gain for plan in plans if (gain := compared(evidence, plan, fixed)) is not None}
     if not gains:

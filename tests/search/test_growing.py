@@ -15,7 +15,6 @@ from rightbatch.evidence import FRESH_SEED, Evidence, Objective, Question
 from rightbatch.growth import LOOKS, Growth, Plan, compared, fixed_plan, growth_of, mean_cost
 from rightbatch.lattice import rate_at
 from rightbatch.means import ratio_of_means
-from rightbatch.recommend import recommend
 from rightbatch.records import Point, Run, StepTime, Stop, StopReason, Target, Trial, WorkloadFacts
 from rightbatch.search.growing import MOST_RUNS, SEEDS, Growing
 from rightbatch.search.strategy import Advance, Done, Wait, fixed
@@ -75,7 +74,10 @@ class World:
         return evidence, action.why
 
     def growth(self, evidence: Evidence) -> Growth | None:
-        return growth_of(evidence, recommend(evidence, protocol="", spent_seconds={}, advised=False))
+        choice = evidence.choice
+        assert choice is not None
+        assert choice.best is not None
+        return growth_of(evidence, fixed_plan(choice.batch_size, choice.best.learning_rate))
 
 
 def reached_or_dear(points: curves.Curve) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rightbatch.answer import Recommendation
 from rightbatch.evidence import Evidence
-from rightbatch.growth import growth_of
+from rightbatch.growth import fixed_plan, growth_of
 from rightbatch.pipeline import outlook
 from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.budget import parse_budget, run_seconds
@@ -159,7 +159,9 @@ def find(
             in_budget=why != OUT_OF_BUDGET,
             forecast=forecast_of(evidence),
         )
-        answer = beside_other_settings(replace(answer, growth=growth_of(evidence, answer)), evidence)
+        answer = beside_other_settings(
+            replace(answer, growth=growth_of(evidence, fixed_plan(answer.batch_size, answer.learning_rate))), evidence
+        )
         answer = replace(answer, cautions=(*answer.cautions, *cautions_of_fitting(kept, runner)))
         if models and (path := winner(models, evidence, answer)):
             answer = replace(answer, model=str(path))

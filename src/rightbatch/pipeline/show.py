@@ -9,7 +9,7 @@ from typing import Any
 from rightbatch.answer import Recommendation
 from rightbatch.errors import InsufficientEvidence
 from rightbatch.evidence import Evidence
-from rightbatch.growth import growth_of
+from rightbatch.growth import fixed_plan, growth_of
 from rightbatch.pipeline.asking import Ask, asked_before
 from rightbatch.pipeline.other_settings import beside_other_settings
 from rightbatch.pipeline.searching import forecast_of
@@ -42,5 +42,5 @@ def show(path: str | Path, **asked: Any) -> tuple[Recommendation, Evidence]:
         answers = study.answers()
         protocol = answers[-1]["protocol"] if answers else "the runs of this study, as they are"
         answer = recommend(evidence, protocol=protocol, spent_seconds=study.costs(), forecast=forecast_of(evidence))
-        answer = replace(answer, growth=growth_of(evidence, answer))
+        answer = replace(answer, growth=growth_of(evidence, fixed_plan(answer.batch_size, answer.learning_rate)))
         return beside_other_settings(answer, evidence), evidence

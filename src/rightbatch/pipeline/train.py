@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from rightbatch import curves
 from rightbatch.batch_schedule import Phase
 from rightbatch.controllers import Controller, Goodput, Limits
-from rightbatch.engine import WorkloadRunner
 from rightbatch.errors import InputError
-from rightbatch.measure.step_time import measure_step_times
-from rightbatch.online import OnlineRun, points_of
 from rightbatch.pipeline.profile import LARGEST
 from rightbatch.pipeline.runners import as_runner
 from rightbatch.records import Point, Target, Trial
+
+if TYPE_CHECKING:
+    import torch
 
 ROUNDS = 5
 """Repeats of a step time: the controller needs only the law through all of them."""
@@ -61,6 +59,10 @@ def train(
     ------
     InputError: For what is no workload, or says neither a present choice nor is given one.
     """
+    from rightbatch.engine import WorkloadRunner
+    from rightbatch.measure.step_time import measure_step_times
+    from rightbatch.online import OnlineRun, points_of
+
     runner = as_runner(workload, device=device, threads=threads)
     if not isinstance(runner, WorkloadRunner):
         raise InputError(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from rightbatch.answer import Growth
-from rightbatch.growth import plan_text
+from rightbatch.growth import Growth, plan_text
 from rightbatch.report import units
 
 

@@ -40,7 +40,7 @@ class Sheet:
         """The study's file, or what it would be called."""
         return self.study or f"{self.evidence.facts.name}.study.db"
 
-    def command(self, verb: str, study: str = "") -> str:
+    def command(self, verb: str, *more: str, study: str = "") -> str:
         """The command that does something of this workload, into its study or another; `find` with what was asked."""
         facts, options = self.evidence.facts, self.evidence.options if verb == "find" else ()
-        return command(verb, facts, *options, f"--study {shlex.quote(study or self.file)}")
+        return command(verb, facts, *options, *more, f"--study {shlex.quote(study or self.file)}")

@@ -112,7 +112,7 @@ FIGURES: tuple[Figure, ...] = (
         growing_data,
         draw_growing,
         tell_growing,
-        measure="find {workload} --study {study} --schedule",
+        measure="find --schedule",
         applies=can_grow,
     ),
     Figure(

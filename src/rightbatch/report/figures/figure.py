@@ -30,8 +30,8 @@ class Figure:
     tell: What they say, in a sentence or two.
     varies: What a control of the page switches: "target", for the sheets of easier targets; else a column of the
         numbers, each value of which is drawn by itself.
-    measure: The command that would measure what is missing: a verb on the workload, or one that takes the {study}
-        and a {pair} of its runs.
+    measure: The command that would measure what is missing: a verb on the workload, with options, or one that takes
+        the {study} and a {pair} of its runs.
     applies: Whether the question has such a figure at all.
     """
 
@@ -66,9 +66,9 @@ def predicted(sheet: Sheet, rows: list[Row]) -> bool:
 def measuring(figure: Figure, sheet: Sheet) -> str:
     """The command that would measure what a figure lacks; empty where nothing can."""
     verb, _, rest = figure.measure.partition(" ")
-    if rest and possible(verb, sheet.evidence.facts):
+    if "{" in rest and possible(verb, sheet.evidence.facts):
         return "rightbatch " + figure.measure.format(study=shlex.quote(sheet.file), pair=_pair(sheet))
-    return sheet.command(verb)
+    return sheet.command(verb, *rest.split())
 
 
 def _pair(sheet: Sheet) -> str:
