@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from rightbatch.fit.noise import CriticalPrior
 from rightbatch.records import Interval
-from rightbatch.search.belief import NOISE, SEED_FREEDOM, Noise, believe
+from rightbatch.search.belief import FEWEST_VERSIONS, NOISE, SEED_FREEDOM, Noise, believe, spread
 from rightbatch.search.laws import Laws, draw_laws
 from rightbatch.search.progress import SHARES, Progress
 
@@ -158,8 +158,7 @@ def test_versions_are_weighed_by_how_well_they_explain() -> None:
     for k in (11, 81):
         whole = kernel(rows, rows, noise) + noise.level**2 * np.eye(len(rows))
         misfit = np.array(list(known.values())) - expected(version(k), rows, noise)
-        by_costs = version(k).log_likelihood(COSTS)[0]
-        logs.append(by_costs - 0.5 * misfit @ np.linalg.solve(whole, misfit))
+        logs.append(-0.5 * misfit @ np.linalg.solve(whole, misfit))
         alone.append(conditioned(version(k), known, [(*cell, 1.0, -1) for cell in CELLS], noise))
     share = 1 / (1 + math.exp(logs[1] - logs[0]))
     assert 0.1 < share < 0.9
@@ -264,8 +263,15 @@ def test_the_deviation_of_seeds_is_pooled_with_its_prior() -> None:
 # ----------------------------------------------------------------------------------- it recovers its own simulation
 
 
-def simulated(seed: int) -> tuple[list[Progress], dict[tuple[int, float], float]]:
-    """Six runs, as far as they got for a given cost, and what the other cells truly cost: a draw of the prior."""
+EVERY_OTHER = Laws(**{field.name: getattr(ALL, field.name)[::2] for field in fields(Laws)})
+"""The versions that are believed where the truth is one of the rest, and thus none of them."""
+
+
+def simulated(seed: int) -> tuple[list[Progress], dict[tuple[int, float], float], float]:
+    """Six runs, as far as they got for a given cost, and what the other cells truly cost: a draw of the prior.
+
+    And its critical size.
+    """
     generator = np.random.default_rng(seed)
     order = [CELLS[k] for k in generator.permutation(len(CELLS))]
     tried, others = order[:5], order[5:9]
@@ -273,7 +279,7 @@ def simulated(seed: int) -> tuple[list[Progress], dict[tuple[int, float], float]
     rows: list[Row] = [(*cell, level, k) for k, cell in runs for level in LEVELS]
     rows += [(*cell, 1.0, -1) for cell in others]
     root = np.linalg.cholesky(kernel(rows, rows, NOISE) + 1e-9 * np.eye(len(rows)))
-    laws = version(int(generator.integers(len(ALL.log_knee))))
+    laws = version(1 + 2 * int(generator.integers(len(ALL.log_knee) // 2)))
     truth = expected(laws, rows, NOISE) + root @ generator.standard_normal(len(rows))
     found = []
     for k, cell in runs:
@@ -284,14 +290,16 @@ def simulated(seed: int) -> tuple[list[Progress], dict[tuple[int, float], float]
         kept = slice(max(0, passed - 4), passed)
         cost = math.exp(min(allowed, seen[-1]))
         found.append(run_at(*cell, LEVELS[kept], seen[kept].tolist(), seed=k, cost=cost))
-    return found, dict(zip(others, truth[-len(others) :].tolist(), strict=True))
+    costs = dict(zip(others, truth[-len(others) :].tolist(), strict=True))
+    return found, costs, math.exp(laws.log_critical[0])
 
 
 def test_intervals_cover_what_was_drawn_from_the_prior() -> None:
-    covered, cells, squares = 0, 0, 0.0
+    covered, cells, squares, critical_held = 0, 0, 0.0, 0
     for seed in range(60):
-        runs, truth = simulated(seed)
-        found = believe(list(truth), ALL, runs, COSTS)
+        runs, truth, critical = simulated(seed)
+        found = believe(list(truth), EVERY_OTHER, runs, COSTS)
+        critical_held += critical in found.critical_batch_size
         deviations = np.sqrt(np.diag(found.covariance)[: len(truth)])
         off = (np.array(list(truth.values())) - found.mean[: len(truth)]) / deviations
         covered += int((np.abs(off) < 1.645).sum())
@@ -300,6 +308,41 @@ def test_intervals_cover_what_was_drawn_from_the_prior() -> None:
     assert cells >= 150
     assert 0.80 <= covered / cells <= 0.97
     assert 0.5 <= squares / cells <= 1.6  # neither far too wide nor too narrow
+    assert 0.8 <= critical_held / 60 <= 0.98
+
+
+@pytest.mark.parametrize("exponent", [0, 1])
+def test_what_a_step_costs_says_nothing_of_how_many_are_needed(exponent: int) -> None:
+    # In steps and in examples a step's cost is exact, and no knee of step times explains it.
+    runs, truth, _ = simulated(3)
+    shift = {size: math.log(size**exponent / COSTS[size]) for size in SIZES}
+    moved = [
+        replace(
+            run,
+            log_costs=tuple(value + shift[run.batch_size] for value in run.log_costs),
+            cost=run.cost * math.exp(shift[run.batch_size]),
+        )
+        for run in runs
+    ]
+    in_seconds = believe(list(truth), ALL, runs, COSTS)
+    in_others = believe(list(truth), ALL, moved, {size: float(size**exponent) for size in SIZES})
+    back = [shift[cell[0]] for cell in (*truth, *(run.cell for run in in_seconds.paused))]
+    assert in_others.mean - back == pytest.approx(in_seconds.mean, abs=1e-8)
+    assert in_others.covariance == pytest.approx(in_seconds.covariance, abs=1e-8)
+    critical = in_others.critical_batch_size
+    assert critical.estimate == pytest.approx(in_seconds.critical_batch_size.estimate)
+    assert (critical.low, critical.high) == pytest.approx(
+        (in_seconds.critical_batch_size.low, in_seconds.critical_batch_size.high)
+    )
+
+
+def test_an_interval_rests_on_several_versions_even_where_one_explains_best() -> None:
+    weights = np.exp(-np.arange(500.0))  # by themselves 1.7 versions
+    shared = spread(weights / weights.sum())
+    assert 1 / (shared**2).sum() == pytest.approx(FEWEST_VERSIONS, rel=1e-3)
+    assert (np.diff(shared) < 0).all()
+    even = np.linspace(1, 2, 500)
+    assert spread(even / even.sum()) == pytest.approx(even / even.sum())
 
 
 def test_what_gradients_say_of_the_critical_size_counts_with_its_width() -> None:

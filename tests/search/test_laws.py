@@ -100,29 +100,39 @@ def test_known_step_costs_stay_known_and_others_follow_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("knee", [20.0, 150.0, 1200.0])
-def test_the_likelihood_prefers_the_knee_that_made_the_step_times(knee: float) -> None:
+def test_knees_lie_about_the_one_that_made_the_step_times(knee: float) -> None:
     generator = np.random.default_rng(0)
     sizes = [8, 32, 128, 512, 2048]
     noise = np.exp(0.03 * generator.standard_normal(len(sizes)))
     known = {size: 4e-4 * (1 + size / knee) * float(factor) for size, factor in zip(sizes, noise, strict=True)}
-    weights = LAWS.log_likelihood(known)
-    nearest = np.argsort(np.abs(LAWS.log_knee - math.log(knee)))
-    assert nearest[0] in np.argsort(weights)[-60:]
-    share = np.exp(weights - weights.max())
-    believed = float(share @ LAWS.log_knee / share.sum())
-    assert believed == pytest.approx(math.log(knee), abs=0.35)
+    found = LAWS.knowing(known)
+    assert float(found.log_knee.mean()) == pytest.approx(math.log(knee), abs=0.35)
+    assert float(found.log_knee.std()) < 0.5
+
+
+def test_knees_are_drawn_anew_by_their_weights_and_nothing_else_changes() -> None:
+    known = {10: 1.0, 100: 4.0}
+    found = LAWS.knowing(known)
+    misfit = np.log([1.0, 4.0]) - np.log1p(np.array([10.0, 100.0]) / np.exp(LAWS.log_knee)[:, None])
+    squares = ((misfit - misfit.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
+    weights = np.exp(-0.5 * squares / STEP_COST_DEVIATION**2)
+    weights /= weights.sum()
+    mean = float(weights @ LAWS.log_knee)
+    assert float(found.log_knee.mean()) == pytest.approx(mean, abs=0.01)
+    deviation = math.sqrt(float(weights @ (LAWS.log_knee - mean) ** 2))
+    assert float(found.log_knee.std()) == pytest.approx(deviation, rel=0.03)
+    assert np.array_equal(np.argsort(found.log_knee), np.argsort(LAWS.log_knee))
+    others = [field.name for field in fields(Laws) if field.name != "log_knee"]
+    assert all(np.array_equal(getattr(found, name), getattr(LAWS, name)) for name in others)
+    # A factor in all costs, or one cost alone, says nothing of the knee.
+    assert LAWS.knowing({10: 7.0, 100: 28.0}).log_knee == pytest.approx(found.log_knee)
+    assert LAWS.knowing({10: 7.0}) is LAWS
 
 
 def test_the_likelihood_by_hand() -> None:
-    known = {10: 1.0, 100: 4.0}
-    misfit = np.log([1.0, 4.0]) - np.log1p(np.array([10.0, 100.0]) / np.exp(LAWS.log_knee[5]))
-    squares = ((misfit - misfit.mean()) ** 2).sum()
     off = math.log(0.03) - LAWS.log_best_rate(np.array([32.0]))[5, 0]
-    by_hand = -0.5 * squares / STEP_COST_DEVIATION**2 - 0.5 * (off / PRESENT_DEVIATION) ** 2
-    assert LAWS.log_likelihood(known, (32, 0.03))[5] == pytest.approx(by_hand)
-    # A factor in all costs, or one cost alone, says nothing of the knee.
-    assert LAWS.log_likelihood({10: 7.0, 100: 28.0}) == pytest.approx(LAWS.log_likelihood(known))
-    assert not LAWS.log_likelihood({10: 7.0}).any()
+    assert LAWS.log_likelihood((32, 0.03))[5] == pytest.approx(-0.5 * (off / PRESENT_DEVIATION) ** 2)
+    assert not LAWS.log_likelihood().any()
 
 
 def test_versions_are_the_same_whenever_they_are_drawn() -> None:

@@ -58,6 +58,9 @@ NOISE = Noise()
 SEED_FREEDOM = 4
 """The prior deviation of seeds weighs as much as so many differences between seeds that were seen."""
 
+FEWEST_VERSIONS = 32
+"""An interval of a constant of the laws rests on so many versions, by the effective size of a weighted sample."""
+
 
 @dataclass(frozen=True)
 class Belief:
@@ -113,8 +116,9 @@ def believe(
     """
     noise = replace(noise, seed=_seed_deviation(progress, noise.seed))
     sizes = sorted({size for size, _ in cells} | {run.batch_size for run in progress})
+    laws = laws.knowing(step_costs)
     mixture = _Mixture(
-        laws, sizes, laws.log_step_costs(sizes, step_costs), laws.log_likelihood(step_costs, present, critical), noise
+        laws, sizes, laws.log_step_costs(sizes, step_costs), laws.log_likelihood(present, critical), noise
     )
     seen = [(run, k) for k, run in enumerate(progress) if not run.diverged]
     known = _Known(
@@ -136,7 +140,7 @@ def believe(
         covariance=covariance,
         seed_deviation=noise.seed,
         log_step_costs=dict(zip(sizes, expected.tolist(), strict=True)),
-        critical_batch_size=_weighted_interval(np.exp(laws.log_critical), weights),
+        critical_batch_size=_weighted_interval(np.exp(laws.log_critical), spread(weights)),
     )
 
 
@@ -231,6 +235,22 @@ def _seed_deviation(progress: Sequence[Progress], prior: float) -> float:
     squares = sum(len(found) * float(np.var(found)) for found in costs.values())
     freedom = sum(len(found) - 1 for found in costs.values())
     return math.sqrt((SEED_FREEDOM * prior**2 + squares) / (SEED_FREEDOM + freedom))
+
+
+def spread(weights: Array) -> Array:
+    """Weights that at least `FEWEST_VERSIONS` share: raised to the largest power up to one at which they do.
+
+    The versions are few for what many runs say together: one would be left, and an interval of no width. With a power
+    below one the evidence counts for less, and the interval is too wide rather than too narrow.
+    """
+    log_weights = np.log(np.maximum(weights / weights.max(), 1e-300))
+    low, high = 0.0, 2.0  # of the power; at one, where that is enough
+    for _ in range(30):
+        power = min(1.0, (low + high) / 2)
+        raised = np.exp(power * log_weights)
+        enough = raised.sum() ** 2 >= FEWEST_VERSIONS * (raised**2).sum()
+        low, high = (power, high) if enough else (low, power)
+    return np.asarray(raised / raised.sum())
 
 
 def _weighted_interval(values: Array, weights: Array) -> Interval:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -87,24 +87,34 @@ class Laws:
                 shape[:, k] += math.log(known[near]) - self._log_shape(np.array([float(near)]))[:, 0]
         return shape
 
-    def log_likelihood(
-        self,
-        known: Mapping[int, float],
-        present: tuple[int, float] | None = None,
-        critical: CriticalPrior | None = None,
-    ) -> Array:
-        """How well every version agrees with step costs, what the person trains with, and gradients, `[versions]`."""
+    def knowing(self, step_costs: Mapping[int, float]) -> Laws:
+        """The versions with their knees drawn anew by what is known of step costs, each at its own rank.
+
+        A knee has nothing to do with the other constants before any run. Weighing whole versions by it would leave few
+        of them, and with them few critical sizes and rates: of costs that no knee explains a single one.
+        """
+        if len(step_costs) < 2:
+            return self
+        sizes = np.array(sorted(step_costs), dtype=float)
+        misfit = np.log([step_costs[int(size)] for size in sizes]) - self._log_shape(sizes)
+        misfit -= misfit.mean(axis=1, keepdims=True)
+        log_weights = -0.5 * (misfit**2).sum(axis=1) / STEP_COST_DEVIATION**2
+        weights = np.exp(log_weights - log_weights.max())
+        order = np.argsort(self.log_knee)
+        below = np.cumsum(weights[order]) - 0.5 * weights[order]
+        ranks = (np.arange(len(order)) + 0.5) / len(order)
+        log_knee = np.empty_like(self.log_knee)
+        log_knee[order] = np.interp(ranks, below / weights.sum(), self.log_knee[order])
+        return replace(self, log_knee=log_knee)
+
+    def log_likelihood(self, present: tuple[int, float] | None = None, critical: CriticalPrior | None = None) -> Array:
+        """How well every version agrees with what the person trains with, and with gradients, shape `[versions]`."""
         total = np.zeros(len(self.log_knee))
         if present is not None:
             off = math.log(present[1]) - self.log_best_rate(np.array([float(present[0])]))[:, 0]
             total -= 0.5 * (off / PRESENT_DEVIATION) ** 2
         if critical is not None:
             total -= 0.5 * ((self.log_critical - critical.log_mean) / critical.log_deviation) ** 2
-        if len(known) > 1:
-            sizes = np.array(sorted(known), dtype=float)
-            misfit = np.log([known[int(size)] for size in sizes]) - self._log_shape(sizes)
-            misfit -= misfit.mean(axis=1, keepdims=True)
-            total -= 0.5 * (misfit**2).sum(axis=1) / STEP_COST_DEVIATION**2
         return total
 
     def _log_shape(self, sizes: Array) -> Array:
