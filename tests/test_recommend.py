@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import rightbatch
+from agreement import check_agreement
 from rightbatch.errors import InputError, InsufficientEvidence
 from rightbatch.evidence import FRESH_SEED, Objective
 from rightbatch.records import StopReason, to_json
@@ -135,6 +136,14 @@ def test_sizes_called_as_good_are_as_good(tmp_path: Path) -> None:
         wrong += sum(truth.seconds(size) > 1.25 * best for size in answer.as_good)
     assert said >= 8
     assert wrong == 0
+
+
+@pytest.mark.parametrize("objective", ["time", "steps", "examples"])
+@pytest.mark.parametrize("kind", ["exact", "noisy", "digits"])
+def test_no_part_of_an_answer_contradicts_another(kind: str, objective: str, request: pytest.FixtureRequest) -> None:
+    digits = Path(rightbatch.__file__).parent / "rules" / "digits.study.db"
+    path = digits if kind == "digits" else request.getfixturevalue(kind)
+    check_agreement(rightbatch.show(path, objective=objective)[0])
 
 
 def test_one_seed_gives_no_interval_and_says_so(tmp_path: Path) -> None:

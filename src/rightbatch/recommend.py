@@ -65,7 +65,12 @@ def recommend(
         step_time=evidence.step_time_fit,
         critical_batch_size=critical,
     )
-    targets = _targets(evidence)
+    as_cheap = {r.batch_size for r in rows if r.cost and r.cost.estimate <= EQUIVALENT_FACTOR * best.cost.estimate}
+
+    def as_good(one: Likelihood) -> bool:
+        return one.as_good >= SURE and one.batch_size in as_cheap
+
+    targets = _targets(evidence, best)
     fresh = evidence.fresh_costs(best.batch_size, best.best.learning_rate)
     partial = Recommendation(
         workload=evidence.facts.name,
@@ -79,8 +84,8 @@ def recommend(
         seconds=row.seconds,
         examples=row.examples if row.examples is not None else math.nan,
         steps=row.steps if row.steps is not None else math.nan,
-        as_good=_contiguous(best.batch_size, sure, lambda p: p >= SURE),
-        not_excluded=_contiguous(best.batch_size, sure, lambda p: p >= 1 - SURE),
+        as_good=_contiguous(best.batch_size, sure, as_good),
+        not_excluded=_contiguous(best.batch_size, sure, lambda one: one.as_good >= 1 - SURE),
         fresh_costs=fresh,
         zones=zones,
         present=_present(evidence, best.cost.estimate, forecast),
@@ -159,12 +164,12 @@ def _quality(evidence: Evidence, size: SizeEvidence) -> Interval | None:
     return Interval(centre, centre - half, centre + half)
 
 
-def _contiguous(best: int, sure: tuple[Likelihood, ...] | None, keep: Callable[[float], bool]) -> tuple[int, ...]:
+def _contiguous(best: int, sure: tuple[Likelihood, ...] | None, keep: Callable[[Likelihood], bool]) -> tuple[int, ...]:
     """Sizes around the best one that pass, without a gap; just the best where nothing is known of noise."""
     if sure is None:
         return (best,)
     sizes = [s.batch_size for s in sure]
-    passes = [keep(s.as_good) for s in sure]
+    passes = [keep(s) for s in sure]
     low = high = sizes.index(best)
     while low > 0 and passes[low - 1]:
         low -= 1
@@ -185,8 +190,8 @@ def _present(evidence: Evidence, best_cost: float, forecast: Forecast | None) ->
     return PresentChoice(size, cell.learning_rate, cost, cost / best_cost if cost else None)
 
 
-def _targets(evidence: Evidence) -> tuple[TargetRow, ...]:
-    """The answer along a ladder of easier targets, from the same curves."""
+def _targets(evidence: Evidence, best: SizeEvidence) -> tuple[TargetRow, ...]:
+    """The answer along a ladder of easier targets, from the same curves; at the target itself it is the best."""
     question, target = evidence.question, evidence.question.target
     starts = [
         v for run in evidence.relevant if run.points and (v := getattr(run.points[0], target.quantity)) is not None
@@ -196,11 +201,14 @@ def _targets(evidence: Evidence) -> tuple[TargetRow, ...]:
         return ()
     start = float(np.median(starts))
     rows = []
-    for share in TARGET_LADDER:
+    for share in TARGET_LADDER[:-1]:
         value = start + share * (target.value - start)
         easier = replace(evidence, question=Question(question.objective, replace(target, value=value)))
         if (cell := easier.best_cell) is not None:
             rows.append(TargetRow(value, share, cell.batch_size, cell.learning_rate, cell.mean))
+    assert best.best is not None
+    assert best.cost is not None
+    rows.append(TargetRow(target.value, 1.0, best.batch_size, best.best.learning_rate, best.cost.estimate))
     return tuple(rows)
 
 

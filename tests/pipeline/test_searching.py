@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import rightbatch
+from agreement import check_agreement
 from rightbatch.answer import Recommendation
 from rightbatch.cli import main
 from rightbatch.curves import PAUSED, REACHED
@@ -121,6 +122,12 @@ def test_show_says_what_find_said(found: Found) -> None:
     guess = guess_of(evidence)
     assert guess is not None
     assert (guess.batch_size, guess.learning_rate) == (answer.batch_size, answer.learning_rate)
+
+
+@pytest.mark.parametrize("objective", ["time", "steps", "examples"])
+def test_another_objective_has_an_answer_without_contradictions(found: Found, objective: str) -> None:
+    shown, _ = show(found.path, objective=objective)
+    check_agreement(shown)
 
 
 def test_find_made_again_runs_nothing_more_and_says_the_same(found: Found) -> None:

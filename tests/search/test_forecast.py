@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from agreement import check_agreement
 from rightbatch.answer import Caution
 from rightbatch.errors import InsufficientEvidence
 from rightbatch.evidence import EQUIVALENT_FACTOR, Evidence, Objective, Question
 from rightbatch.recommend import recommend
 from rightbatch.records import Point, Run, StepTime, Stop, StopReason, Target, Trial, WorkloadFacts
+from rightbatch.report.terminal import as_good_text
 from rightbatch.search.few_runs import FewRuns
 from rightbatch.search.forecast import Forecast, forecast
 
@@ -143,6 +145,32 @@ def test_a_cell_that_is_expected_to_be_cheaper_is_a_caution_until_it_is_there() 
     there = of(run(slow), run(better))[1].best
     assert there is not None
     assert there.batch_size == 256
+
+
+SETS: dict[str, tuple[Run, ...]] = {
+    "some": (*REACHED, *PAUSED),
+    "one": (run((64, 0.1)), run((256, 0.1), 0.4)),
+    "a slow one": (run((16, 0.03162)), run((256, 0.1), 0.5)),
+    "a small one": (run((16, 0.03162)), run((64, 0.1), 0.9), run((1024, 0.3162), 0.9)),
+    "a large one": (run((1024, 0.3162)), run((64, 0.1), 0.9), run((16, 0.03162), 0.9)),
+}
+
+
+@pytest.mark.parametrize("objective", [Objective.TIME, Objective.STEPS, Objective.EXAMPLES])
+@pytest.mark.parametrize("runs", SETS.values(), ids=SETS)
+def test_no_part_of_an_answer_contradicts_another(runs: tuple[Run, ...], objective: Objective) -> None:
+    evidence = replace(evidence_of(*runs), question=Question(objective, TARGET))
+    check_agreement(recommend(evidence, forecast=forecast(search(), evidence), **TOLD))
+
+
+def test_what_is_believed_to_be_cheaper_than_the_choice_is_as_good_and_not_yet_trained() -> None:
+    # In steps the largest batch is best, whatever was trained for time.
+    evidence = replace(
+        evidence_of(run((64, 0.1)), run((1024, 0.3162), 0.9)), question=Question(Objective.STEPS, TARGET)
+    )
+    answer = recommend(evidence, forecast=forecast(search(), evidence), **TOLD)
+    assert (answer.batch_size, answer.as_good) == (64, (64, 256, 1024))
+    assert "64 to 1024 (256, 1024 believed to be, not trained to the target)" in as_good_text(answer)
 
 
 def test_that_seeds_differ_is_an_assumption_until_two_were_trained() -> None:

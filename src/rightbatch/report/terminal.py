@@ -91,6 +91,9 @@ def as_good_text(answer: Recommendation) -> str:
         return "which sizes are as good: not known (no interval: one seed)"
     margin = "2 % of the gain" if answer.objective is Objective.METRIC else "10 %"
     sure = f"as good (within {margin}, {100 * SURE:.0f} % sure): {units.sizes(answer.as_good)}"
+    believed = [str(row.batch_size) for row in answer.sizes if row.batch_size in answer.as_good and not row.seeds]
+    if believed:
+        sure += f" ({', '.join(believed)} believed to be, not trained to the target)"
     if answer.not_excluded != answer.as_good:
         sure += f"; cannot be excluded: {units.sizes(answer.not_excluded)}"
     return sure
@@ -111,13 +114,12 @@ def _table(answer: Recommendation) -> Table:
         # In a narrow terminal an interval goes to a second line, before anything is cut off.
         table.add_column(name, justify=side, no_wrap=name != "95 % interval")  # type: ignore[arg-type]
     table.add_column("", overflow="crop")  # the only one that gives way in a narrow terminal
-    costs = [row.cost.estimate for row in answer.sizes if row.cost]
     for row in answer.sizes:
-        table.add_row(*_cells(answer, row, min(costs)), style="bold" if row.batch_size == answer.batch_size else "")
+        table.add_row(*_cells(answer, row), style="bold" if row.batch_size == answer.batch_size else "")
     return table
 
 
-def _cells(answer: Recommendation, row: SizeRow, best: float) -> tuple[str, ...]:
+def _cells(answer: Recommendation, row: SizeRow) -> tuple[str, ...]:
     if row.cost is None:
         return str(row.batch_size), "-", "never", "", "-", units.seconds(row.step_seconds), str(row.seeds), "", ""
     # The head of the column says the unit where every row has the same.
@@ -129,7 +131,7 @@ def _cells(answer: Recommendation, row: SizeRow, best: float) -> tuple[str, ...]
     if row.cost.low is not None and row.cost.high is not None:
         ends = row.cost.low, row.cost.high
         spread = units.span_seconds(*ends) if answer.objective is Objective.TIME else units.span(*ends, own)
-    factor = row.cost.estimate / best
+    factor = row.cost.estimate / answer.cost.estimate
     bar = "▪" * max(1, min(BAR, round(factor)))
     return (
         str(row.batch_size),

@@ -21,8 +21,9 @@ def judge_size(case: Case, batch_size: float) -> Finding | Untold:
     effects = case.costs_little(own)
     worst = max(effects, key=lambda effect: effect.value)
     text = f"{own} costs {math.exp(max(0.0, worst.value)):.2f}x the best"
-    if case.expected:
-        text += ", by the forecast of the search"
+    if case.expected:  # the best of a forecast may be a size that was not trained, and not the answer
+        least = worst.batch_size if worst.value > 0 else own
+        text = f"{own} costs {math.exp(max(0.0, worst.value)):.2f}x what {least} does, by the forecast of the search"
     if own != round(batch_size):
         text = f"{batch_size:.0f}: {text}"
     return Finding(effects, text)

@@ -28,7 +28,8 @@ class Forecast:
     `sizes` have expected costs with 95 % intervals (of the mean over seeds); a best cell without costs is predicted,
     not run to the target. `best` is the cheapest one that reached it, None where none did; `guess` what would be
     trained with now, whether it reached the target or not. `gain`: by what share the answer is expected to become
-    cheaper by the next run, which would cost about `gain_cost`.
+    cheaper by the next run, which would cost about `gain_cost`. `likelihoods` are about the best that reached it: what
+    is believed to be cheaper than that is as good.
     """
 
     sizes: tuple[SizeEvidence, ...]
@@ -48,9 +49,11 @@ def forecast(search: FewRuns, evidence: Evidence) -> Forecast:
     batch_sizes = sorted({size for size, _ in outlook.belief.cells})
     draws = _with_errors_of_seconds(outlook.draws(DRAWS), outlook, evidence)
     cheapest = np.column_stack([draws[:, _columns(outlook, size)].min(axis=1) for size in batch_sizes])
-    within = cheapest <= cheapest.min(axis=1, keepdims=True) + math.log(EQUIVALENT_FACTOR)
     sizes = {size: _size(evidence, outlook, draws, size) for size in batch_sizes}
     reached = np.flatnonzero(outlook.reached)
+    # No more is promised than the choice, which is the best of those that reached the target.
+    least = draws[:, reached] if len(reached) else cheapest
+    within = cheapest <= least.min(axis=1, keepdims=True) + math.log(EQUIVALENT_FACTOR)
     best = None
     if len(reached):
         row = outlook.advised if outlook.reached[outlook.advised] else int(reached[np.argmin(outlook.means[reached])])
