@@ -47,7 +47,7 @@ class Caution(enum.Enum):
     )
     UNSTEADY = "step times of batch size {} were unsteady: profile again on a quiet machine"
     FRESH_MISSED = "the chosen run, made once more with a fresh seed, missed the target"
-    FRESH_SLOW = "the chosen run, made once more with a fresh seed, cost {}x what was expected of it"
+    FRESH_SLOW = "the chosen run, made once more with a fresh seed, cost {}x what it did before"
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ from rightbatch.records import (
 from rightbatch.seconds import Seconds
 
 FRESH_SEED = 1000
-"""Seeds from here on check a choice that was made without them; they never take part in choosing."""
+"""Seeds from here on check a choice that was made without them. Whole runs are compared without them; a search of few
+runs, whose choice may rest on a single run that was lucky, learns from them and chooses anew."""
 
 EQUIVALENT_FACTOR = 1.1
 """Costs within this factor of the best are as good."""

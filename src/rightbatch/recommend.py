@@ -219,7 +219,7 @@ def _cautions_of_forecast(evidence: Evidence, forecast: Forecast, best: SizeEvid
     if better < best.cost.estimate / EQUIVALENT_FACTOR:
         share = 100 * (1 - better / best.cost.estimate)
         said.append(Caution.NOT_REACHED_YET.value.format(guess.batch_size, f"{guess.learning_rate:g}", f"{share:.0f}"))
-    if evidence.seed_noise.deviation is None:
+    if all(len(size.best.costs) < 2 for size in forecast.sizes if size.best) and evidence.seed_noise.deviation is None:
         said.append(Caution.SEEDS_ASSUMED.value.format(f"{100 * forecast.seed_deviation:.0f}"))
     return tuple(said)
 
@@ -297,11 +297,14 @@ def _cautions(evidence: Evidence, answer: Recommendation) -> tuple[str, ...]:
     ]
     if not evidence.facts.length_bound and _early(evidence, answer):
         said.append(Caution.EARLY.value)
+    # The estimate of a search of few runs has the fresh run in it: what it is held against is what was known before.
+    chosen = (c for c in evidence.cells_of(answer.batch_size) if c.learning_rate == answer.learning_rate and c.reaches)
+    before = next((cell.mean for cell in chosen), answer.cost.estimate)
     for cost in answer.fresh_costs:
         if cost is None:
             said.append(Caution.FRESH_MISSED.value)
-        elif cost > 1.25 * answer.cost.estimate:
-            said.append(Caution.FRESH_SLOW.value.format(f"{cost / answer.cost.estimate:.2f}"))
+        elif cost > 1.25 * before:
+            said.append(Caution.FRESH_SLOW.value.format(f"{cost / before:.2f}"))
     if not any(point.test_metric is not None for run in evidence.runs for point in run.points[-1:]):
         said.append(Caution.OPTIMISTIC.value)
     return (*said, *_cautions_of_workload(evidence.facts))

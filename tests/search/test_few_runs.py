@@ -13,7 +13,7 @@ import pytest
 
 from rightbatch.curves import REACHED, Curve
 from rightbatch.evidence import FRESH_SEED, Evidence, Objective, Question
-from rightbatch.records import Point, Run, Stop, StopReason, Trial
+from rightbatch.records import Point, Run, StepTime, Stop, StopReason, Trial
 from rightbatch.replay.scale import Scale
 from rightbatch.replay.table import Table
 from rightbatch.replay.world import World, make_world
@@ -420,11 +420,49 @@ def test_the_winner_is_trained_once_more_with_a_seed_that_took_no_part() -> None
     after = one.evidence.with_run(fresh)
     assert after.crossing(fresh) is None
     assert isinstance(search(after), Done)
-    guess, before = search.guess(after), search.guess(one.evidence)  # it judges the choice, and has no part in it
+    guess, before = search.guess(after), search.guess(one.evidence)  # one that missed is a caution of the answer
     assert replace(guess, seconds=before.seconds) == before
     numbers, expected = ([of.estimate, of.low, of.high] for of in (guess.seconds, before.seconds))
     assert numbers == pytest.approx(expected, rel=1e-9)  # in another order of sums, the last digit differs
     assert isinstance(one.search(one.evidence), Done)
+
+
+def slower(run: Run, times: float) -> Run:
+    """A run that needs so many times the steps."""
+    points = tuple(
+        Point(round(times * p.step), round(times * p.examples), times * p.seconds, valid_metric=p.valid_metric)
+        for p in run.points
+    )
+    return replace(run, points=points, trial=replace(run.trial, seed=FRESH_SEED), identifier=10**9)
+
+
+def test_what_a_fresh_seed_takes_is_believed() -> None:
+    one = exact(0)
+    evidence = one.evidence.with_run(slower(one.world.table.runs[one.cell][0], 1.5))
+    before, after = (one.search.outlook(e).belief for e in (one.evidence, evidence))
+    row = before.cells.index(one.cell)
+    assert 0.1 < after.mean[row] - before.mean[row] < math.log(1.5)  # between what was seen and what is seen now
+    assert after.seed_deviation > before.seed_deviation
+
+
+def test_a_choice_that_was_lucky_is_made_anew_and_checked_as_well() -> None:
+    truth = Truth()
+    world = world_of(truth)
+    later = {cell: slower(runs[0], 4.0 if cell == truth.best else 1.0) for cell, runs in world.seen.items()}
+    seen = {cell: {0: runs[0], 1: later[cell], FRESH_SEED: later[cell]} for cell, runs in world.seen.items()}
+    world.seen = seen  # type: ignore[assignment]
+    step_times = tuple(StepTime(size, (truth.step_seconds(size),), (0.0,)) for size in SIZES)
+    world.evidence = replace(world.evidence, step_times=step_times)
+    search = replace(
+        search_in(world), fresh=True, offers=lambda trial: trial.seed in seen[trial.batch_size, trial.learning_rate]
+    )
+    last = world.play(search, math.inf)[-1].guess
+    assert (last.batch_size, last.learning_rate) != truth.best
+    fresh = [run.trial for run in world.evidence.runs if run.trial.seed == FRESH_SEED]
+    assert [(trial.batch_size, trial.learning_rate) for trial in fresh] == [
+        truth.best,
+        (last.batch_size, last.learning_rate),
+    ]
 
 
 # ------------------------------------------------------------------------------------------- small batches lead early

@@ -12,7 +12,7 @@ import pytest
 from agreement import check_agreement
 from rightbatch.answer import Caution
 from rightbatch.errors import InsufficientEvidence
-from rightbatch.evidence import EQUIVALENT_FACTOR, Evidence, Objective, Question
+from rightbatch.evidence import EQUIVALENT_FACTOR, FRESH_SEED, Evidence, Objective, Question
 from rightbatch.recommend import recommend
 from rightbatch.records import Point, Run, StepTime, Stop, StopReason, Target, Trial, WorkloadFacts
 from rightbatch.report.terminal import as_good_text
@@ -171,6 +171,22 @@ def test_what_is_believed_to_be_cheaper_than_the_choice_is_as_good_and_not_yet_t
     answer = recommend(evidence, forecast=forecast(search(), evidence), **TOLD)
     assert (answer.batch_size, answer.as_good) == (64, (64, 256, 1024))
     assert "64 to 1024 (256, 1024 believed to be, not trained to the target)" in as_good_text(answer)
+
+
+def test_the_fresh_run_counts_in_what_the_choice_is_said_to_cost() -> None:
+    alone = (run((256, 0.1)), *PAUSED)
+    fresh = replace(run((256, 0.1), seed=5), identifier=10**9, trial=Trial(256, 0.1, FRESH_SEED))  # half as long again
+    (before, first), (after, second) = of(*alone), of(*alone, fresh)
+    answers = [recommend(evidence, forecast=f, **TOLD) for evidence, f in ((before, first), (after, second))]
+    took = needed(256, 0.1, 5) * step_seconds(256)
+    assert [answer.batch_size for answer in answers] == [256, 256]
+    assert answers[1].fresh_costs == pytest.approx((took,), rel=0.01)
+    assert answers[0].cost.estimate * 1.1 < answers[1].cost.estimate < took
+    assert took / 1.5 in answers[1].cost
+    assert took in answers[1].cost
+    assert next(row.seeds for row in answers[1].sizes if row.batch_size == 256) == 2
+    assert Caution.FRESH_SLOW.value.format("1.50") in answers[1].cautions
+    assert not any("assumption" in caution for caution in answers[1].cautions)
 
 
 def test_that_seeds_differ_is_an_assumption_until_two_were_trained() -> None:

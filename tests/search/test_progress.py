@@ -223,9 +223,11 @@ def test_what_has_ended_and_what_can_go_on() -> None:
     assert not ended(Stop(StopReason.OUT_OF_BUDGET))
 
 
-def test_fresh_seeds_and_runs_without_a_rung_are_left_out() -> None:
+def test_fresh_seeds_count_where_they_got_there_and_runs_without_a_rung_do_not() -> None:
     seen = run_of([0.3, 0.4])
     assert [run.seed for run in read(seen, run_of([0.4], seed=FRESH_SEED), run_of([], seed=3))] == [0]
+    got_there = run_of([0.4, 1.1, 1.1], seed=FRESH_SEED)
+    assert [run.seed for run in read(seen, got_there)] == [0, FRESH_SEED]
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,9 @@ NEARLY = 0.05
 LOST = 2.5
 """A run that has cost this many times what the best is expected to, without reaching the target, is not continued."""
 
+MOST_FRESH = 2
+"""So many choices are checked with a fresh seed: the first, and the one that takes its place where it was lucky."""
+
 KNOWN_NOISE = 0.02
 """What stays unknown of a run that is trained to the target."""
 
@@ -56,7 +59,8 @@ Rates = Callable[[Evidence], Sequence[float]]
 class FewRuns:
     """The search over given sizes and rates, with at most so many seeds in a cell.
 
-    `fresh`: the winner is trained once more with a seed that took no part in choosing it. `longest_cost`: of a run.
+    `fresh`: the winner is trained once more with a seed that took no part in choosing it; what that says is believed
+    as well, and may make another one the winner. `longest_cost`: of a run.
     """
 
     batch_sizes: Sequence[int]
@@ -147,7 +151,7 @@ class FewRuns:
         for k, cell in enumerate(belief.cells):
             if outlook.closed[k] or cell in paused or cell in under_way:
                 continue
-            seed = sum(run.cell == cell for run in outlook.progress)
+            seed = _next_seed(outlook.progress, cell)
             if seed < self.seeds and self.offers(self._trial(*cell, seed)):
                 yield self._trial(*cell, seed), k, belief.seed_deviation**2, 0.0
         place = {cell: k for k, cell in enumerate(belief.cells)}
@@ -172,11 +176,16 @@ class FewRuns:
         for row, run in enumerate(outlook.belief.paused, start=len(outlook.belief.cells)):
             if run.cell == cell:
                 return row, self._trial(*cell, run.seed)
-        return outlook.best, self._trial(*cell, sum(run.cell == cell for run in outlook.progress))
+        return outlook.best, self._trial(*cell, _next_seed(outlook.progress, cell))
 
     def _fresh(self, evidence: Evidence, outlook: Outlook) -> Advance | None:
         trial = self._trial(*outlook.belief.cells[outlook.advised], FRESH_SEED)
-        done = FRESH_SEED in evidence.seeds_of(trial.batch_size, trial.learning_rate)
+        checked = {
+            (run.trial.batch_size, run.trial.learning_rate)
+            for run in evidence.relevant
+            if run.trial.seed == FRESH_SEED and evidence.conclusive(run)
+        }
+        done = (trial.batch_size, trial.learning_rate) in checked or len(checked) >= MOST_FRESH
         if not self.fresh or done or not self.offers(trial):
             return None
         return Advance(trial, until_target(evidence.question.target), "the winner, with a fresh seed")
@@ -258,6 +267,11 @@ class Outlook:
         draws = self.belief.mean[:cells] + np.random.default_rng(0).standard_normal((count, cells)) @ root.T
         draws[:, self.closed] = math.inf
         return np.asarray(draws)
+
+
+def _next_seed(progress: Sequence[Progress], cell: Cell) -> int:
+    """The first seed of a cell that has not been run; they are run in order."""
+    return sum(run.cell == cell and run.seed < FRESH_SEED for run in progress)
 
 
 def _closed(cells: Sequence[Cell], progress: Sequence[Progress], lost_after: float) -> Mask:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -95,11 +95,13 @@ def _at(evidence: Evidence, outlook: Outlook, draws: Array, size: int, row: int)
     open_draws = draws[:, columns][np.isfinite(draws[:, columns]).any(axis=1)]
     low, high = np.quantile(rates[open_draws.argmin(axis=1)], [0.025, 0.975])
     measured = next((cell for cell in evidence.cells_of(size) if cell.learning_rate == rate), None)
+    best = measured or Cell(size, rate, (), 0, 0, 0.0)
+    fresh = tuple(cost for cost in evidence.fresh_costs(size, rate) if cost is not None)
     return SizeEvidence(
         batch_size=size,
         cells=evidence.cells_of(size),
         step_seconds=evidence.step_seconds(size),
-        best=measured or Cell(size, rate, (), 0, 0, 0.0),
+        best=replace(best, costs=(*best.costs, *fresh)),
         cost=_interval(evidence, outlook, row),
         best_rate=Interval(rate, float(min(low, rate)), float(max(high, rate))),
         at_edge=rate in (rates[0], rates[-1]) and len(rates) > 1,

@@ -74,14 +74,18 @@ def step_costs(evidence: Evidence, batch_sizes: Iterable[int]) -> dict[int, floa
 
 
 def progress_of(evidence: Evidence, costs: dict[int, float]) -> tuple[Progress, ...]:
-    """The progress of every run that has a value to judge. Fresh seeds, which judge a choice, are left out."""
+    """The progress of every run that has a value to judge; of those with fresh seeds, of the ones that got there.
+
+    A fresh seed was not chosen for being fast: without it the run that was expects too much of its cell.
+    """
     start = start_value(evidence.runs, evidence.question.target)
     if start is None:
         return ()
     return tuple(
         _of_run(run, start, evidence.question.target, costs[run.trial.batch_size], evidence.conclusive(run))
         for run in evidence.relevant
-        if run.trial.seed < FRESH_SEED and any(point.step > 0 for point in run.points)
+        if any(point.step > 0 for point in run.points)
+        and (run.trial.seed < FRESH_SEED or evidence.crossing(run) is not None)
     )
 
 
