@@ -29,7 +29,7 @@ import torch
 from rightbatch import find
 from rightbatch.curves import Curve, until_target
 from rightbatch.errors import InsufficientEvidence
-from rightbatch.evidence import Evidence, Objective
+from rightbatch.evidence import Evidence
 from rightbatch.lattice import index_of, rate_at
 from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.loop import drive
@@ -37,6 +37,7 @@ from rightbatch.pipeline.profile import default_sizes
 from rightbatch.pipeline.runners import as_runner
 from rightbatch.pipeline.searching import RATES_AROUND
 from rightbatch.pipeline.setting_up import first_choice, gather, question, stated_target
+from rightbatch.question import Objective
 from rightbatch.records import Environment, StepTime, Trial, WorkloadFacts
 from rightbatch.replay.optuna_peers import tpe
 from rightbatch.replay.world import Told

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rightbatch.evidence import Evidence, Objective, Question
+from rightbatch.evidence import Evidence
+from rightbatch.question import Objective, Question
 from rightbatch.records import Run, StopReason, Target, WorkloadFacts
 from rightbatch.replay.scale import scale
 from rightbatch.replay.table import Table, read_table

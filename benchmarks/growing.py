@@ -38,6 +38,7 @@ from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.profile import measure_step_times
 from rightbatch.pipeline.runners import as_runner
 from rightbatch.pipeline.setting_up import open_study, pose
+from rightbatch.question import Question
 from rightbatch.records import to_json
 from rightbatch.search.growing import Growing
 from rightbatch.search.strategy import Advance, fixed
@@ -187,9 +188,7 @@ def quality(kept: Any, runner: Any, evidence: Evidence, plan: Plan, chosen: Plan
             never = rightbatch.Target(
                 math.inf if target.direction == "max" else -math.inf, target.quantity, target.direction
             )
-            empty = Evidence(
-                asked.facts, own.runs(), (), rightbatch.evidence.Question(rightbatch.Objective.STEPS, never)
-            )
+            empty = Evidence(asked.facts, own.runs(), (), Question(rightbatch.Objective.STEPS, never))
             known, _ = drive(own, runner, fixed(trials, "quality"), empty)
             runs = [run for run in known.runs if run.trial in [runner.workload.complete(t) for t in trials]]
         values[one] = [curves.best_value(run.points, target.quantity, target.direction) or math.nan for run in runs]

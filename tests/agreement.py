@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rightbatch.answer import Recommendation
-from rightbatch.evidence import EQUIVALENT_FACTOR
+from rightbatch.question import EQUIVALENT_FACTOR
 from rightbatch.report import terminal
 
 

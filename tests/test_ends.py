@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from rightbatch import curves
 from rightbatch.ends import BRACKET_FACTOR, FIRST_SHARE, SHORTEST_SHARE, Bracket, bracket, next_length, run_of_ends
-from rightbatch.evidence import Evidence, Objective, Question
+from rightbatch.evidence import Evidence
 from rightbatch.lattice import index_of, rate_at
 from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.setting_up import gather
+from rightbatch.question import Objective, Question
 from rightbatch.recommend import recommend
 from rightbatch.records import (
     Environment,

@@ -18,8 +18,9 @@ import rightbatch
 from rightbatch.batch_schedule import SETTING, parsed
 from rightbatch.engine import TrainingRun, WorkloadRunner
 from rightbatch.errors import WorkloadError
-from rightbatch.evidence import Evidence, Objective, Question
+from rightbatch.evidence import Evidence
 from rightbatch.fit.step_time import median_seconds
+from rightbatch.question import Objective, Question
 from rightbatch.records import Point, Run, Settings, StepTime, Stop, StopReason, Target, Trial
 from rightbatch.workload import Workload
 

@@ -19,7 +19,7 @@ LAYERS = [
     ["batch_schedule"],
     ["minima", "typed"],
     ["curves", "lattice"],
-    ["ends"],
+    ["ends", "question"],
     ["fit"],
     ["means", "controllers"],
     ["another_batch", "cells", "seconds"],

@@ -11,7 +11,8 @@ import pytest
 import rightbatch
 from agreement import check_agreement
 from rightbatch.errors import InputError, InsufficientEvidence
-from rightbatch.evidence import FRESH_SEED, Objective
+from rightbatch.evidence import FRESH_SEED
+from rightbatch.question import Objective
 from rightbatch.records import StopReason, to_json
 from rightbatch.testing import Truth, synthetic_study
 

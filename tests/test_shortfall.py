@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rightbatch.evidence import Evidence, Objective, Question
+from rightbatch.evidence import Evidence
+from rightbatch.question import Objective, Question
 from rightbatch.records import Point, Run, StepTime, Stop, StopReason, Target, Trial, WorkloadFacts
 from rightbatch.shortfall import nothing_reached
 

@@ -20,11 +20,12 @@ from typing import Any
 import pytest
 
 from rightbatch.errors import InputError, StateError, WorkloadError
-from rightbatch.evidence import Evidence, Objective, Question
+from rightbatch.evidence import Evidence
 from rightbatch.machine import memory_kills
 from rightbatch.pipeline import desk, kills
 from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.runners import crew_of
+from rightbatch.question import Objective, Question
 from rightbatch.records import (
     Environment,
     Point,

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from rightbatch.cells import Cell, SizeEvidence
-from rightbatch.evidence import EQUIVALENT_FACTOR, Evidence, Objective, Question
+from rightbatch.evidence import Evidence
 from rightbatch.fit.step_time import fit_step_time
+from rightbatch.question import EQUIVALENT_FACTOR, Objective, Question
 from rightbatch.records import Interval, Point, Run, StepTime, Stop, StopReason, Target, Trial, WorkloadFacts
 from rightbatch.seconds import Seconds
 from rightbatch.zones import DRAWS, ZoneEdge, Zones, find_zones, likelihoods

@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # the same names as in `_FOUND_IN`, for type checkers and edi
     from rightbatch.adaptive_sampler import AdaptiveBatchSampler
     from rightbatch.answer import Recommendation
     from rightbatch.commands import Command
-    from rightbatch.evidence import Evidence, Objective
+    from rightbatch.evidence import Evidence
     from rightbatch.gradients.monitor import NoiseScale
     from rightbatch.loops import Loop, LoopTrial
     from rightbatch.memory_answer import MemoryReport
@@ -52,6 +52,7 @@ if TYPE_CHECKING:  # the same names as in `_FOUND_IN`, for type checkers and edi
     from rightbatch.pipeline.show import show
     from rightbatch.pipeline.sweep import sweep
     from rightbatch.pipeline.train import Trained, train
+    from rightbatch.question import Objective
     from rightbatch.retrying import Attempt, attempts, within_memory
     from rightbatch.runner import RunInProgress
     from rightbatch.store import Study
@@ -132,7 +133,7 @@ _FOUND_IN = {
     "LoopTrial": "loops",
     "MemoryReport": "memory_answer",
     "NoiseScale": "gradients.monitor",
-    "Objective": "evidence",
+    "Objective": "question",
     "Recommendation": "answer",
     "RunInProgress": "runner",
     "Runs": "pipeline.runs",

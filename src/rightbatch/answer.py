@@ -6,11 +6,11 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rightbatch.evidence import Objective
 from rightbatch.fit.learning_rate import RateLawFit
 from rightbatch.fit.step_time import StepTimeFit
 from rightbatch.fit.tradeoff import TradeoffFit
 from rightbatch.growth import Growth
+from rightbatch.question import Objective
 from rightbatch.records import Interval, Target
 from rightbatch.zones import Zones
 

@@ -5,7 +5,6 @@ Everything here is computed from curves and step times anew for each question; n
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,11 +15,11 @@ from rightbatch import curves
 from rightbatch.batch_schedule import SETTING, BatchSchedule, parsed, schedule_of
 from rightbatch.cells import Cell, SizeEvidence, cheapest, tune
 from rightbatch.ends import run_of_ends
-from rightbatch.errors import InputError
 from rightbatch.fit.noise import CriticalPrior, critical_prior
 from rightbatch.fit.seed_noise import SeedNoise, pool_seed_noise
 from rightbatch.fit.step_time import StepTimeFit
 from rightbatch.minima import WeightsRecord
+from rightbatch.question import EQUIVALENT_FACTOR, EQUIVALENT_GAIN, Objective, Question
 from rightbatch.records import (
     GradientSample,
     Quantity,
@@ -29,7 +28,6 @@ from rightbatch.records import (
     Settings,
     StepTime,
     StopReason,
-    Target,
     WorkloadFacts,
 )
 from rightbatch.seconds import Seconds
@@ -38,46 +36,8 @@ FRESH_SEED = 1000
 """Seeds from here on check a choice that was made without them. Whole runs are compared without them; a search of few
 runs, whose choice may rest on a single run that was lucky, learns from them and chooses anew."""
 
-EQUIVALENT_FACTOR = 1.1
-"""Costs within this factor of the best are as good."""
-
-EQUIVALENT_GAIN = 0.02
-"""Metrics within this share of the whole gain are as good."""
-
 INCONCLUSIVE = frozenset({StopReason.INTERRUPTED, StopReason.OUT_OF_BUDGET, StopReason.FAILED})
 """Runs that ended so tell nothing by not reaching a target."""
-
-
-def gain_short(cost: float) -> float:
-    """The share of the gain that a METRIC cost stands for: how far short of the best value a run stayed."""
-    return EQUIVALENT_GAIN * math.log(cost) / math.log(EQUIVALENT_FACTOR)
-
-
-class Objective(enum.Enum):
-    """What "best" means. The value is what is made small."""
-
-    TIME = "training seconds to the target"
-    EXAMPLES = "examples to the target"
-    STEPS = "optimizer steps to the target"
-    METRIC = "shortfall of the metric at equal cost"
-
-
-@dataclass(frozen=True)
-class Question:
-    """An objective with what it needs: a target, or for METRIC the seconds or examples at which runs are compared."""
-
-    objective: Objective
-    target: Target
-    at_seconds: float | None = None
-    at_examples: float | None = None
-
-    def __post_init__(self) -> None:
-        given = (self.at_seconds is not None) + (self.at_examples is not None)
-        if given != (self.objective is Objective.METRIC):
-            raise InputError(
-                "The objective 'metric' compares at given seconds or at given examples: give exactly one of them, "
-                "and none with the other objectives."
-            )
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from rightbatch.answer import Caution, PresentChoice, Recommendation, SizeRow, T
 from rightbatch.batch_schedule import SETTING
 from rightbatch.cells import SizeEvidence
 from rightbatch.errors import InputError, InsufficientEvidence
-from rightbatch.evidence import EQUIVALENT_FACTOR, Evidence, Objective, Question
+from rightbatch.evidence import Evidence
 from rightbatch.fit.learning_rate import RateLawFit, fit_rate_law
 from rightbatch.fit.noise import CriticalPrior
 from rightbatch.fit.quantiles import t_quantile
 from rightbatch.fit.tradeoff import TradeoffFit, fit_tradeoff
 from rightbatch.lattice import index_of, snap
+from rightbatch.question import EQUIVALENT_FACTOR, Objective, Question
 from rightbatch.records import Interval, StopReason, WorkloadFacts
 from rightbatch.search.forecast import Forecast
 from rightbatch.shortfall import nothing_reached

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from rightbatch import curves
-from rightbatch.evidence import Evidence, Objective
+from rightbatch.evidence import Evidence
+from rightbatch.question import Objective
 from rightbatch.records import Point, Run, Target
 from rightbatch.search.forecast import Forecast
 from rightbatch.wording import counted

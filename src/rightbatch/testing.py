@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from rightbatch import curves
-from rightbatch.evidence import Evidence, Objective, Question
+from rightbatch.evidence import Evidence
 from rightbatch.lattice import index_of, rate_at
+from rightbatch.question import Objective, Question
 from rightbatch.records import (
     Environment,
     Point,

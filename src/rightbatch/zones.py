@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from rightbatch.cells import SizeEvidence
-from rightbatch.evidence import EQUIVALENT_FACTOR, Evidence
+from rightbatch.evidence import Evidence
 from rightbatch.fit.step_time import StepTimeFit
+from rightbatch.question import EQUIVALENT_FACTOR
 from rightbatch.records import Interval
 
 ZONE_FACTOR = 2.0

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from rightbatch.evidence import Evidence, Objective, Question
+from rightbatch.evidence import Evidence
 from rightbatch.pipeline.other_settings import beside_other_settings
+from rightbatch.question import Objective, Question
 from rightbatch.recommend import recommend
 from rightbatch.records import Point, Run, Settings, Stop, StopReason, Target, Trial, WorkloadFacts
 from rightbatch.testing import Truth, simulate

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from rightbatch.curves import until_target
-from rightbatch.evidence import Evidence, Objective, Question
+from rightbatch.evidence import Evidence
 from rightbatch.pipeline import outlook
+from rightbatch.question import Objective, Question
 from rightbatch.records import Point, Run, StepTime, Stop, StopReason, Target, Trial, WorkloadFacts
 from rightbatch.search.sweep import Sweep
 

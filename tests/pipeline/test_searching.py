@@ -17,12 +17,13 @@ from agreement import check_agreement
 from rightbatch.answer import Recommendation
 from rightbatch.cli import main
 from rightbatch.curves import PAUSED, REACHED
-from rightbatch.evidence import FRESH_SEED, Evidence, Objective, Question
+from rightbatch.evidence import FRESH_SEED, Evidence
 from rightbatch.lattice import rate_at, snap
 from rightbatch.loops import Loop, LoopTrial
 from rightbatch.pipeline.find import PROTOCOL, PROTOCOL_OF_FEW_RUNS, PROTOCOL_OF_TABLES
 from rightbatch.pipeline.searching import RATES_AROUND, RATES_BEYOND, few_runs, forecast_of, guess_of, suits_few_runs
 from rightbatch.pipeline.show import show
+from rightbatch.question import Objective, Question
 from rightbatch.records import Point, Run, Stop, StopReason, Target, Trial, WorkloadFacts
 from rightbatch.store import Study
 from rightbatch.tables import COLUMNS, write_rows

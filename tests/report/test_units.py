@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rightbatch.evidence import Objective
+from rightbatch.question import Objective
 from rightbatch.records import Interval
 from rightbatch.report import units
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pytest
 
 from rightbatch.curves import REACHED, Curve
-from rightbatch.evidence import FRESH_SEED, Evidence, Objective, Question
+from rightbatch.evidence import FRESH_SEED, Evidence
+from rightbatch.question import Objective, Question
 from rightbatch.records import Point, Run, StepTime, Stop, StopReason, Trial
 from rightbatch.replay.scale import Scale
 from rightbatch.replay.table import Table

@@ -12,7 +12,8 @@ import pytest
 from agreement import check_agreement
 from rightbatch.answer import Caution
 from rightbatch.errors import InsufficientEvidence
-from rightbatch.evidence import EQUIVALENT_FACTOR, FRESH_SEED, Evidence, Objective, Question
+from rightbatch.evidence import FRESH_SEED, Evidence
+from rightbatch.question import EQUIVALENT_FACTOR, Objective, Question
 from rightbatch.recommend import recommend
 from rightbatch.records import Point, Run, StepTime, Stop, StopReason, Target, Trial, WorkloadFacts
 from rightbatch.report.terminal import as_good_text

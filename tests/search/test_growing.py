@@ -11,10 +11,11 @@ import pytest
 
 from rightbatch import curves
 from rightbatch.batch_schedule import schedule_of
-from rightbatch.evidence import FRESH_SEED, Evidence, Objective, Question
+from rightbatch.evidence import FRESH_SEED, Evidence
 from rightbatch.growth import LOOKS, Growth, Plan, compared, fixed_plan, growth_of, mean_cost
 from rightbatch.lattice import rate_at
 from rightbatch.means import ratio_of_means
+from rightbatch.question import Objective, Question
 from rightbatch.records import Point, Run, StepTime, Stop, StopReason, Target, Trial, WorkloadFacts
 from rightbatch.search.growing import MOST_RUNS, SEEDS, Growing
 from rightbatch.search.strategy import Advance, Done, Wait, fixed

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from rightbatch.cells import Cell
 from rightbatch.curves import StopRule, diverged, rungs_in_steps, until_target
 from rightbatch.ends import next_length
-from rightbatch.evidence import FRESH_SEED, Evidence, Objective, Question
+from rightbatch.evidence import FRESH_SEED, Evidence
 from rightbatch.lattice import index_of, rate_at
+from rightbatch.question import Objective, Question
 from rightbatch.records import Point, Run, StepTime, Stop, StopReason, Target, Trial, WorkloadFacts
 from rightbatch.search.adaptive import Adaptive
 from rightbatch.search.rates import SPAN, next_index

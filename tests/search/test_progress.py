@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rightbatch.curves import PAUSED, REACHED, crossing
-from rightbatch.evidence import FRESH_SEED, Evidence, Objective, Question
+from rightbatch.evidence import FRESH_SEED, Evidence
+from rightbatch.question import Objective, Question
 from rightbatch.records import Point, Run, StepTime, Stop, StopReason, Target, Trial, WorkloadFacts
 from rightbatch.search.progress import (
     KEPT,

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from rightbatch import curves
-from rightbatch.evidence import FRESH_SEED, Evidence, Objective, Question
+from rightbatch.evidence import FRESH_SEED, Evidence
 from rightbatch.lattice import index_of, rate_at
+from rightbatch.question import Objective, Question
 from rightbatch.records import Point, Run, StepTime, Stop, StopReason, Target, Trial, WorkloadFacts
 from rightbatch.search.adaptive import CONTENDER_FACTOR, GIVE_UP_FACTOR, Adaptive
 from rightbatch.search.strategy import Advance, Done, Strategy, Wait, fixed

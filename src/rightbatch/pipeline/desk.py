@@ -10,8 +10,9 @@ from pathlib import Path
 
 from rightbatch import curves
 from rightbatch.errors import InputError, StateError, WorkloadError
-from rightbatch.evidence import Evidence, Objective
+from rightbatch.evidence import Evidence
 from rightbatch.pipeline.kills import Kills
+from rightbatch.question import Objective
 from rightbatch.records import Environment, Run, Settings, Stop, StopReason, Trial
 from rightbatch.runner import KeepsWeights, Pausable, RunInProgress, Saveable
 from rightbatch.search.strategy import Advance, Done, Strategy

@@ -7,13 +7,14 @@ from typing import Any
 
 from rightbatch.batch_schedule import SETTING
 from rightbatch.errors import InputError
-from rightbatch.evidence import Evidence, Objective
+from rightbatch.evidence import Evidence
 from rightbatch.growth import fixed_plan
 from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.desk import OUT_OF_BUDGET
 from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.profile import default_sizes
 from rightbatch.pipeline.searching import forecast_of
+from rightbatch.question import Objective
 from rightbatch.recommend import parse_objective
 from rightbatch.runner import ChangesBatchSize, Runner
 from rightbatch.search.growing import Growing

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rightbatch.evidence import FRESH_SEED, Evidence, Objective
+from rightbatch.evidence import FRESH_SEED, Evidence
 from rightbatch.lattice import index_of, rate_at
 from rightbatch.pipeline.setting_up import first_choice
+from rightbatch.question import Objective
 from rightbatch.records import Trial
 from rightbatch.search.few_runs import FewRuns
 from rightbatch.search.forecast import Forecast, forecast

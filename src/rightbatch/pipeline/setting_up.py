@@ -12,11 +12,12 @@ from typing import Any, Literal
 from rightbatch import curves
 from rightbatch.batch_schedule import SETTING, sizes_of
 from rightbatch.errors import ChangedCodeError, InputError, InsufficientEvidence
-from rightbatch.evidence import Evidence, Question
+from rightbatch.evidence import Evidence
 from rightbatch.pipeline.asking import Ask, keep_asked
 from rightbatch.pipeline.desk import Watch, unwatched
 from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.runners import as_given
+from rightbatch.question import Question
 from rightbatch.recommend import parse_objective
 from rightbatch.records import Run, Settings, Target, Trial, WorkloadFacts
 from rightbatch.runner import ChangesBatchSize, Runner, check_settings

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rightbatch.evidence import Evidence, Objective, Question
+from rightbatch.evidence import Evidence
+from rightbatch.question import Objective, Question
 from rightbatch.records import Run, Stop, StopReason, Target, Trial, WorkloadFacts
 from rightbatch.replay.scale import Scale, judged_seconds, split
 from rightbatch.replay.table import Array, Cell, Table

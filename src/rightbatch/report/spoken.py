@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from rightbatch.answer import Recommendation
-from rightbatch.evidence import Objective
+from rightbatch.question import Objective
 from rightbatch.report import terminal, units
 from rightbatch.report.figures.sweet_spot import law_data
 

@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from rightbatch.answer import Recommendation, SizeRow
-from rightbatch.evidence import Objective
 from rightbatch.fit.step_time import (
     PowerOfTwo,
     Saturation,
@@ -21,6 +20,7 @@ from rightbatch.fit.step_time import (
     powers_of_two,
     saturation,
 )
+from rightbatch.question import Objective
 from rightbatch.records import Interval, StepTime
 from rightbatch.report import units
 from rightbatch.report.growth import growth_text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from rightbatch.evidence import Objective, gain_short
+from rightbatch.question import Objective, gain_short
 from rightbatch.records import Interval
 
 

@@ -11,10 +11,11 @@ from itertools import pairwise
 
 from rightbatch.cells import Cell
 from rightbatch.errors import InputError
-from rightbatch.evidence import Evidence, Objective
+from rightbatch.evidence import Evidence
 from rightbatch.fit.noise import NoiseEstimate, noise_scale
 from rightbatch.fit.quantiles import t_quantile
 from rightbatch.fit.tradeoff import TradeoffFit, fit_tradeoff
+from rightbatch.question import Objective
 from rightbatch.records import Interval, Setting
 from rightbatch.rules.effects import Effect, Untold
 from rightbatch.typed import command, possible

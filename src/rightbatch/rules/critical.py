@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from rightbatch.evidence import Objective
+from rightbatch.question import Objective
 from rightbatch.rules.case import Case, Known
 from rightbatch.rules.effects import Effect, Finding, Unit, Untold
 from rightbatch.rules.rule import Rule, no_prediction

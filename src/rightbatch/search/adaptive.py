@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from rightbatch.cells import Cell
 from rightbatch.curves import Curve, StopRule, any_rule, until_target
-from rightbatch.evidence import FRESH_SEED, Evidence, Objective
+from rightbatch.evidence import FRESH_SEED, Evidence
 from rightbatch.lattice import rate_at
+from rightbatch.question import Objective
 from rightbatch.records import Settings, Trial
 from rightbatch.search.rates import SPAN, next_index
 from rightbatch.search.strategy import Action, Advance, Done, Offers, Wait, missing_seed

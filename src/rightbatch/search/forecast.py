@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rightbatch.cells import Cell, SizeEvidence
-from rightbatch.evidence import EQUIVALENT_FACTOR, Evidence
+from rightbatch.evidence import Evidence
+from rightbatch.question import EQUIVALENT_FACTOR
 from rightbatch.records import Interval
 from rightbatch.search.few_runs import FewRuns, Outlook
 from rightbatch.search.searcher import Guess

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rightbatch.evidence import FRESH_SEED, Evidence, Objective
+from rightbatch.evidence import FRESH_SEED, Evidence
+from rightbatch.question import Objective
 from rightbatch.records import Run, StopReason, Target
 
 Array = npt.NDArray[np.float64]

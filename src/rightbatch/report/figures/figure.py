@@ -9,7 +9,7 @@ from typing import Literal
 
 import altair as alt
 
-from rightbatch.evidence import Objective
+from rightbatch.question import Objective
 from rightbatch.report.figures.drawing import Row
 from rightbatch.report.sheet import Sheet
 from rightbatch.typed import possible

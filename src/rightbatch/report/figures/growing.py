@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import altair as alt
 
 from rightbatch.batch_schedule import parsed
-from rightbatch.evidence import Objective
 from rightbatch.growth import plan_text
+from rightbatch.question import Objective
 from rightbatch.report.figures.drawing import (
     BLUE,
     GREEN,

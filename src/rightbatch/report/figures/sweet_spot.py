@@ -10,7 +10,7 @@ import altair as alt
 import numpy as np
 
 from rightbatch.answer import Recommendation
-from rightbatch.evidence import EQUIVALENT_FACTOR, Objective
+from rightbatch.question import EQUIVALENT_FACTOR, Objective
 from rightbatch.report import units
 from rightbatch.report.figures.drawing import (
     BLUE,
