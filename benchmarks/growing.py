@@ -2,7 +2,8 @@
 
     RIGHTBATCH_DATA=data python benchmarks/growing.py --out benchmarks/growing.json [NAME ...]
 
-The seven problems of `tables/`. The fixed best is the best cell of the recorded table, at this machine's step times.
+The seven problems of `tables/`. The fixed best is the best cell of the recorded table, at this machine's step times; its
+rate, which the table has half a decade apart, and its two neighbours in size are tuned on to a quarter of a decade.
 Everything is judged on the same six fresh seeds, in training seconds: each step counts the median step time of its
 batch size, all sizes timed in turn before. A controller begins at batch size 32 with the best rate that 32 has in the
 table, and may go to 4,096 or a quarter of the data. What is done is kept: the same command goes on.
@@ -29,6 +30,7 @@ from rightbatch.controllers import Controller, Limits
 from rightbatch.errors import WorkloadError
 from rightbatch.evidence import FRESH_SEED, Evidence
 from rightbatch.growth import Plan, compared, fixed_plan, mean_cost
+from rightbatch.lattice import index_of, rate_at
 from rightbatch.machine import processor
 from rightbatch.means import difference_of_means, ratio_of_means
 from rightbatch.online import OnlineRun, points_of
@@ -67,6 +69,7 @@ TARGETS = {
 """Of the tables, in which losses are negated; the workloads have the same."""
 
 SEEDS = range(FRESH_SEED, FRESH_SEED + 6)
+TUNED_BY = range(3)
 USUAL, LARGEST = 32, 4096
 
 GIVE_UP_FACTOR = 8.0
@@ -96,13 +99,16 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
         evidence = pose(kept, runner, Ask(), unwatched, [0])
         assert abs(evidence.question.target.value) == abs(TARGETS[name])
         cells = costs_of_table(name, evidence)
-        best = min(cells, key=lambda cell: cells[cell])
-        usual = min((cell for cell in cells if cell[0] == USUAL), key=lambda cell: cells[cell])
-        chosen = fixed_plan(*best)
-        # One run, so that its cost is known before plans are tried beside it.
+        usual = best_of_size(cells, USUAL)
         reach = curves.until_target(evidence.question.target)
-        evidence, _ = drive(kept, runner, fixed([Trial(*best, 0)], "the fixed best", reach), evidence)
-        rates = {size: min((c for c in cells if c[0] == size), key=lambda c: cells[c])[1] for size, _ in cells}
+        near = tuned_further(cells, most)
+        evidence, _ = drive(kept, runner, fixed(near, "the fixed best", reach), evidence)
+        means = {
+            (t.batch_size, t.learning_rate): fixed_plan(t.batch_size, t.learning_rate).mean(evidence) for t in near
+        }
+        best = min(means, key=lambda cell: means[cell])
+        chosen = fixed_plan(*best)
+        rates = {size: best_of_size(cells, size)[1] for size, _ in cells} | {best[0]: best[1]}
         strategy = Growing(chosen, rates, most, runner.offers, looks=(len(SEEDS),))
         evidence, why = drive(kept, runner, strategy, evidence)
         plan = strategy.climb(evidence)
@@ -113,7 +119,7 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
         spent = sum(p.spent(evidence, seed) for p in tried for seed in (0, 1))
         unit = mean_cost(chosen.fresh_costs(evidence))
         found = {
-            "fixed best": told(chosen, evidence, chosen),
+            "fixed best": told(chosen, evidence, chosen) | {"table": min(cells, key=lambda cell: cells[cell])},
             "fixed 32": told(fixed_plan(*usual), evidence, chosen),
             "find --schedule": told(plan, evidence, chosen) | {"why": why, "search": round(spent / unit, 2)},
             "quality": quality(kept, runner, evidence, plan, chosen),
@@ -148,6 +154,19 @@ def costs_of_table(name: str, evidence: Evidence) -> dict[tuple[int, float], flo
         if cell.reaches and seconds is not None:
             found[cell.batch_size, cell.learning_rate] = cell.mean * seconds
     return found
+
+
+def best_of_size(cells: dict[tuple[int, float], float], size: int) -> tuple[int, float]:
+    """The cell of a size that costs least."""
+    return min((cell for cell in cells if cell[0] == size), key=lambda cell: cells[cell])
+
+
+def tuned_further(cells: dict[tuple[int, float], float], most: int) -> list[Trial]:
+    """Runs about the best cell of the table: its size and those beside it, at rates a quarter of a decade apart."""
+    best = min(cells, key=lambda cell: cells[cell])[0]
+    sizes = [size for size in (best // 2, best, best * 2) if size <= most and any(cell[0] == size for cell in cells)]
+    rates = {(size, index_of(best_of_size(cells, size)[1]) + k) for size in sizes for k in (-1, 0, 1)}
+    return [Trial(size, rate_at(k), seed) for size, k in sorted(rates) for seed in TUNED_BY]
 
 
 def _plans(evidence: Evidence) -> set[Plan]:
