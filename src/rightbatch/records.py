@@ -173,7 +173,8 @@ class GradientSample:
     `shares_squared` the sum of p_i^2 (1 / B for B examples that count alike).
 
     `metric`: What |v|^2 stands for. "plain": the sum of squares. "preconditioned": v^T P v, P being what the optimizer
-    multiplies the gradient by. "curvature": v^T H v, H being the Hessian of the loss.
+    multiplies the gradient by. "curvature": v^T H v, H being the Hessian of the loss. "along": (v^T G)^2, what lies
+    along the gradient.
     """
 
     step: int

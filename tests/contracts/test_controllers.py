@@ -17,6 +17,7 @@ from rightbatch.controllers import (
     Choice,
     GeoDamp,
     Goodput,
+    InnerProductTest,
     InsteadOfDecay,
     Limits,
     NoiseFollowing,
@@ -37,6 +38,7 @@ MADE = {
     "noise-following": lambda limits: NoiseFollowing(limits=limits),
     "goodput": lambda limits: Goodput(limits=limits),
     "norm-test": lambda limits: NormTest(limits=limits),
+    "inner-product-test": lambda limits: InnerProductTest(nu=2.0, limits=limits),
     "cabs": lambda limits: CABS(limits=limits),
     "adadamp": lambda limits: AdaDamp(limits=limits),
     "padadamp": lambda limits: PadaDamp(0.5, limits),
@@ -45,11 +47,9 @@ MADE = {
 }
 
 
-def gradient(size: int, squared: float, trace: float, step: int = 1) -> GradientSample:
+def gradient(size: int, squared: float, trace: float, metric: str = "plain") -> GradientSample:
     """What a batch whose terms are exactly these would have shown."""
-    return GradientSample(
-        step, size, 0.1, squared + trace / size, squared / size + trace / size, shares_squared=1 / size
-    )
+    return GradientSample(1, size, 0.1, squared + trace / size, squared / size + trace / size, 1 / size, metric)
 
 
 def seen(examples: int = 640, size: int = 32, **more: Any) -> Seen:
@@ -57,8 +57,11 @@ def seen(examples: int = 640, size: int = 32, **more: Any) -> Seen:
     return Seen(examples, batch_size=size, **{**known, **more})
 
 
-def everything(examples: int, size: int, *, squared: float = 1.0, trace: float = 100.0, loss: float = 2.0) -> Seen:
-    samples = (gradient(size, squared, trace),)
+def everything(
+    examples: int, size: int, *, squared: float = 1.0, trace: float = 100.0, loss: float = 2.0, share: float = 0.25
+) -> Seen:
+    """`share`: of the noise, along the gradient."""
+    samples = (gradient(size, squared, trace), gradient(size, squared * abs(squared), share * trace * squared, "along"))
     return seen(examples, size, loss=loss, gradients=samples, alpha_seconds=1e-3, beta_seconds=1e-5)
 
 
@@ -116,6 +119,7 @@ def test_it_says_what_it_needs(name: str) -> None:
     for need, without in (
         ("loss", {"loss": None}),
         ("gradients", {"gradients": ()}),
+        ("inner products", {"gradients": everything(3000, 64).gradients[:1]}),
         ("seconds", {"alpha_seconds": None, "beta_seconds": None}),
     ):
         if need not in controller.needs:
@@ -186,9 +190,38 @@ def test_the_norm_test_passes_from_the_noise_scale_over_theta_squared(theta: flo
     assert chosen(NormTest(theta), everything(640, 5000)).batch_size == 5000  # it never shrinks
 
 
+@pytest.mark.parametrize("theta", [0.5, 0.9])
+def test_the_inner_product_test_asks_for_the_noise_along_the_gradient(theta: float) -> None:
+    told = everything(640, 4, squared=2.0, trace=100.0, share=0.1)
+    size = chosen(InnerProductTest(theta), told).batch_size
+    # G^T Sigma G is a tenth of the trace, 10, times |G|^2 = 2; |G|^4 is 4.
+    assert size == math.ceil(10 * 2 / (theta**2 * 4))
+    assert 10 * 2 / size <= theta**2 * 4 + 1e-9
+    assert chosen(InnerProductTest(theta), everything(640, 5000)).batch_size == 5000  # it never shrinks
+
+
+def test_with_nu_the_orthogonality_test_is_passed_too() -> None:
+    told = everything(640, 8, squared=2.0, trace=100.0, share=0.1)
+    # 90 of the trace lie across the gradient.
+    assert chosen(InnerProductTest(theta=0.9, nu=0.5), told).batch_size == 90 / 0.5**2 / 2
+    assert chosen(InnerProductTest(theta=0.9, nu=50), told) == chosen(InnerProductTest(theta=0.9), told)
+
+
+def test_noise_alike_in_all_directions_is_one_part_in_their_number() -> None:
+    """Of isotropic noise in d dimensions the test asks for a d-th of what the norm test does."""
+    told = everything(640, 2, trace=1000.0, share=1 / 50)
+    assert chosen(InnerProductTest(theta=1.0), told).batch_size * 50 == chosen(NormTest(theta=1.0), told).batch_size
+
+
 def test_without_a_gradient_batches_grow_as_far_as_they_may() -> None:
     limits = Limits(1, 4096, most_change=2)
-    for controller in (NormTest(limits=limits), NoiseFollowing(limits=limits), Goodput(limits=limits)):
+    for controller in (
+        NormTest(limits=limits),
+        InnerProductTest(limits=limits),
+        InnerProductTest(nu=2, limits=limits),
+        NoiseFollowing(limits=limits),
+        Goodput(limits=limits),
+    ):
         assert chosen(controller, everything(640, 32, squared=-0.1)).batch_size == 64
 
 

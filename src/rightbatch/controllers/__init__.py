@@ -3,7 +3,7 @@
 `contract` says what each is told and says. A further one is a frozen dataclass with two functions, and a line here.
 """
 
-from rightbatch.controllers.by_noise import CABS, Goodput, NoiseFollowing, NormTest
+from rightbatch.controllers.by_noise import CABS, Goodput, InnerProductTest, NoiseFollowing, NormTest
 from rightbatch.controllers.contract import Choice, Controller, Limits, Seen, State
 from rightbatch.controllers.damping import AdaDamp, GeoDamp, PadaDamp, RadaDamp
 from rightbatch.controllers.planned import InsteadOfDecay, Planned
@@ -14,6 +14,7 @@ CONTROLLERS = {
     "noise-following": NoiseFollowing,
     "goodput": Goodput,
     "norm-test": NormTest,
+    "inner-product-test": InnerProductTest,
     "cabs": CABS,
     "adadamp": AdaDamp,
     "padadamp": PadaDamp,
@@ -29,6 +30,7 @@ __all__ = [
     "Controller",
     "GeoDamp",
     "Goodput",
+    "InnerProductTest",
     "InsteadOfDecay",
     "Limits",
     "NoiseFollowing",

@@ -12,9 +12,9 @@ from rightbatch.fit.noise import terms
 NOTHING: State = {"gradient": 0.0, "trace": 0.0, "weight": 0.0, "examples": 0}
 
 
-def with_seen(state: State, seen: Seen, memory_examples: float) -> State:
-    """The sums with what was seen: the weight of a sample falls by e in so many examples."""
-    found = [sample for sample in seen.gradients if sample.metric == "plain"]
+def with_seen(state: State, seen: Seen, memory_examples: float, metric: str = "plain") -> State:
+    """The sums with what was seen in a metric: the weight of a sample falls by e in so many examples."""
+    found = [sample for sample in seen.gradients if sample.metric == metric]
     if not found:
         return state
     kept = math.exp(-(seen.examples - state["examples"]) / memory_examples)

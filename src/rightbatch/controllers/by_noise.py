@@ -1,4 +1,4 @@
-"""Controllers that follow the gradients: the noise scale, goodput, the norm test, CABS.
+"""Controllers that follow the gradients: the noise scale, goodput, the norm and the inner-product test, CABS.
 
 All use the unbiased |G|^2, from which the noise of the batch itself is taken off. With the squared norm of the batch's
 gradient in its place, as the practical norm test has it, the size at which the test is content is
@@ -8,6 +8,7 @@ noise scale (1 - theta^2) / theta^2: for a theta of 1 or more it never grows.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rightbatch.controllers.averages import NOTHING, means, noise_scale, with_seen
@@ -81,9 +82,34 @@ class NormTest:
 
     def choose(self, state: State, seen: Seen) -> tuple[Choice, State]:
         state = with_seen(state, seen, self.memory_examples)
-        passes = noise_scale(state) / self.theta**2
-        wanted = seen.batch_size if math.isnan(passes) else max(seen.batch_size, math.ceil(min(passes, 2**53)))
-        return Choice(self.limits.within(wanted, seen.batch_size)), state
+        return Choice(grown(self.limits, [noise_scale(state) / self.theta**2], seen)), state
+
+
+@dataclass(frozen=True)
+class InnerProductTest:
+    """Grows until a batch's gradient is sure to point downhill: var <g_i, G> / B <= theta^2 |G|^4.
+
+    Bollapragada, Byrd and Nocedal 2018 (arXiv 1710.11258), equation 2.6, with unbiased G^T Sigma G and |G|^4 in place
+    of sample values of the batch: it is the norm test of the noise along the gradient alone. With `nu` their
+    orthogonality test (3.3) of the noise across it is passed too: (tr(Sigma) - G^T Sigma G / |G|^2) / B <= nu^2 |G|^2.
+    It never shrinks, and leaves the rate alone.
+    """
+
+    theta: float = 0.9
+    nu: float | None = None
+    memory_examples: float = MEMORY_EXAMPLES
+    limits: Limits = field(default_factory=Limits)
+    needs: frozenset[Need] = field(default=frozenset({"gradients", "inner products"}), init=False)
+
+    def begin(self) -> State:
+        return {"plain": NOTHING, "along": NOTHING}
+
+    def choose(self, state: State, seen: Seen) -> tuple[Choice, State]:
+        state = {metric: with_seen(state[metric], seen, self.memory_examples, metric) for metric in state}
+        passes = [noise_scale(state["along"]) / self.theta**2]
+        if self.nu is not None:
+            passes.append(across(state) / self.nu**2)
+        return Choice(grown(self.limits, passes, seen)), state
 
 
 @dataclass(frozen=True)
@@ -109,6 +135,21 @@ class CABS:
             seen.learning_rate * found[1] / loss if found is not None and loss is not None and loss > 0 else math.nan
         )
         return Choice(self.limits.within(wanted, seen.batch_size)), state
+
+
+def grown(limits: Limits, passes: Sequence[float], seen: Seen) -> int:
+    """The smallest size that is not below any of these; NaN asks for nothing."""
+    asked = [math.ceil(min(size, 2**53)) for size in passes if not math.isnan(size)]
+    return limits.within(max([seen.batch_size, *asked]), seen.batch_size)
+
+
+def across(state: State) -> float:
+    """(tr(Sigma) - G^T Sigma G / |G|^2) / |G|^2, of what is at right angles to the gradient; NaN as `noise_scale`."""
+    plain, along = means(state["plain"]), means(state["along"])
+    if plain is None or along is None:
+        return math.nan
+    (gradient, trace), (_, variance) = plain, along
+    return max(0.0, trace - variance / gradient) / gradient if gradient > 0 else math.inf
 
 
 def gain(size: int, first: int, noise: float) -> float:

@@ -17,7 +17,7 @@ from rightbatch.records import GradientSample
 State = Mapping[str, Any]
 """Plain JSON values."""
 
-Need = Literal["loss", "gradients", "seconds"]
+Need = Literal["loss", "gradients", "inner products", "seconds"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Seen:
     batch_size, first_batch_size: In force now, and at the beginning.
     learning_rate: In force now.
     loss: Mean training loss of the steps since the controller was last asked; None where there were none.
-    gradients: Squared norms at some of these steps.
+    gradients: Squared norms at some of these steps, for those that need inner products in the metric "along" too.
     alpha_seconds, beta_seconds: A step of B examples takes alpha + beta B; None where that was not measured.
     """
 

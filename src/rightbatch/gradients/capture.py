@@ -139,13 +139,13 @@ class Call:
         self.module, self.layer, self.fault = module, layer, fault
         self.entered: Tensor | None = entered.detach() if fault is None else None
         self.gradient: Tensor | None = None
-        self._few: tuple[Tensor, Tensor, Tensor] | None = None
+        self._few: tuple[Tensor | slice, Tensor, Tensor] | None = None
 
     def take(self, gradient: Tensor) -> None:
         """Keep the gradient of the output."""
         self.gradient = gradient
 
-    def factors(self, parameter: nn.Parameter, examples: Tensor | None = None) -> Factors:
+    def factors(self, parameter: nn.Parameter, examples: Tensor | slice | None = None) -> Factors:
         """What this call adds to the gradient of one of the module's parameters; of these examples alone, if given."""
         assert self.entered is not None
         assert self.gradient is not None
@@ -153,7 +153,7 @@ class Call:
         entered, gradient = (self.entered, self.gradient) if examples is None else self._of(examples)
         return self.layer.rules[name](self.module, entered, gradient)
 
-    def _of(self, examples: Tensor) -> tuple[Tensor, Tensor]:
+    def _of(self, examples: Tensor | slice) -> tuple[Tensor, Tensor]:
         """Input and gradient of some examples, kept: the parameters of a layer ask for the same ones."""
         if self._few is None or self._few[0] is not examples:
             assert self.entered is not None

@@ -93,7 +93,7 @@ class Found:
 def combinable(parts: Sequence[Factors]) -> bool:
     """Whether the contributions of several calls can be added in factors."""
     kinds = {type(part) for part in parts}
-    groups = {_groups(part) for part in parts if isinstance(part, Outer)}
+    groups = {groups_of(part) for part in parts if isinstance(part, Outer)}
     if kinds == {Rows, Outer}:
         return groups == {1}
     return len(kinds) == 1 and len(groups) <= 1
@@ -172,16 +172,16 @@ def _vectors(parts: Sequence[Vectors], directions: _Directions, metric: Tensor |
 def _outers(parts: Sequence[Outer], directions: _Directions, metric: Tensor | None) -> _Measured:
     if len(parts) == 1 and parts[0].left.ndim == 2:
         return _outers_of_one_position(wide(parts[0].left), wide(parts[0].right), directions, metric)
-    groups, examples = _groups(parts[0]), len(parts[0].left)
-    m, n = parts[0].left.shape[1 if parts[0].left.ndim == 2 else 2], _features(parts[0])
+    groups, examples = groups_of(parts[0]), len(parts[0].left)
+    m, n = parts[0].left.shape[1 if parts[0].left.ndim == 2 else 2], features_of(parts[0])
     positions = sum(part.left[0].numel() // (m * groups) for part in parts)
     # Multiplications for an example: positions^2 (m + n) by inner products of positions, positions m n by the sum.
     by_inner_products = metric is None and positions * (m + n) < m * n
     numbers = groups * (positions * (m + n) + (2 * positions**2 if by_inner_products else m * n))
     squares: list[Tensor] = []
     along: list[Tensor] = []
-    for chosen in _slices(examples, numbers, parts[0].left.device):
-        left, right = _left_and_right(parts, n, chosen)
+    for chosen in slices(examples, numbers, parts[0].left.device):
+        left, right = left_and_right(parts, n, chosen)
         if by_inner_products:
             inner = torch.bmm(left.mT, left).mul_(torch.bmm(right.mT, right))
             squares.append(inner.flatten(1).sum(1).reshape(-1, groups).sum(1).clamp_min(0))
@@ -236,8 +236,8 @@ def _cross(outers: Sequence[Outer], rows: Sequence[Rows], metric: Tensor | None)
     """Inner products of what the two kinds add, as squares: a one-hot factor picks a row of the other left factor."""
     n, found = rows[0].right.shape[2], []
     numbers = sum(outer.left[0].numel() for outer in outers) * (rows[0].rows + 2 * rows[0].index.shape[1])
-    for chosen in _slices(len(rows[0].index), numbers // rows[0].rows, rows[0].index.device):
-        left, right = _left_and_right(outers, n, chosen)
+    for chosen in slices(len(rows[0].index), numbers // rows[0].rows, rows[0].index.device):
+        left, right = left_and_right(outers, n, chosen)
         index, values = _index_and_right(rows, chosen)
         picked = left.gather(1, index.unsqueeze(2).expand(-1, -1, left.shape[2]))
         plain = (picked * (values @ right)).flatten(1).sum(1)
@@ -250,9 +250,9 @@ def _cross(outers: Sequence[Outer], rows: Sequence[Rows], metric: Tensor | None)
 # ------------------------------------------------------------------------------------------------------------- helpers
 
 
-def _left_and_right(parts: Sequence[Outer], n: int, chosen: slice) -> tuple[Tensor, Tensor]:
+def left_and_right(parts: Sequence[Outer], n: int, chosen: slice) -> tuple[Tensor, Tensor]:
     """The factors of some examples, [examples x groups, features, positions]."""
-    groups = _groups(parts[0])
+    groups = groups_of(parts[0])
     m = parts[0].left.shape[1 if parts[0].left.ndim == 2 else 2]
     lefts, rights = [], []
     for part in parts:
@@ -262,14 +262,14 @@ def _left_and_right(parts: Sequence[Outer], n: int, chosen: slice) -> tuple[Tens
     return (lefts[0], rights[0]) if len(parts) == 1 else (torch.cat(lefts, 2), torch.cat(rights, 2))
 
 
-def _groups(part: Outer) -> int:
+def groups_of(part: Outer) -> int:
     return 1 if part.left.ndim == 2 else part.left.shape[1]
 
 
-def _features(part: Outer) -> int:
+def features_of(part: Outer) -> int:
     """n: how many features the right factor has, for each group."""
     positions = 1 if part.left.ndim == 2 else part.left.shape[3]
-    return part.right[0].numel() // (_groups(part) * positions)
+    return part.right[0].numel() // (groups_of(part) * positions)
 
 
 def _index_and_right(parts: Sequence[Rows], chosen: slice) -> tuple[Tensor, Tensor]:
@@ -285,7 +285,7 @@ def squares_of_examples(values: Tensor, metric: Tensor | None = None) -> Tensor:
     return torch.stack([norms, (values.square() * metric).flatten(1).sum(1)])
 
 
-def _slices(examples: int, numbers: int, device: torch.device) -> Iterator[slice]:
+def slices(examples: int, numbers: int, device: torch.device) -> Iterator[slice]:
     limit = SLICE_NUMBERS_CPU if device.type == "cpu" else SLICE_NUMBERS_GPU
     step = max(1, limit // max(1, numbers))
     return (slice(start, start + step) for start in range(0, examples, step))

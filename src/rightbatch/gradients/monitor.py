@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 import warnings
@@ -23,7 +24,7 @@ from rightbatch.losses import examples_in
 from rightbatch.records import GradientSample
 
 FIELDS = [field.name for field in fields(GradientSample)]
-PLAIN, PRECONDITIONED, LAYER = "plain", "preconditioned", "layer "
+PLAIN, PRECONDITIONED, ALONG, LAYER = "plain", "preconditioned", "along", "layer "
 
 
 class NoiseScale:
@@ -54,6 +55,9 @@ class NoiseScale:
     overhead: Share of training time that sampling may add, measured as it goes; `math.inf`: every step is sampled.
     scaler: The `torch.amp.GradScaler` of the loop, if there is one.
     per_layer: Whether `layers` is asked for.
+    inner_products: Whether the noise along the gradient is sampled too (`gradients.inner_products`), as
+        `controllers.InnerProductTest` needs it. It costs about one more forward and half a backward pass at sampled
+        steps, and is had where all layers have a rule and a pass has six examples or more.
 
     Raises
     ------
@@ -69,6 +73,7 @@ class NoiseScale:
         overhead: float = 0.02,
         scaler: torch.amp.GradScaler | None = None,
         per_layer: bool = False,
+        inner_products: bool = False,
     ) -> None:
         if not overhead > 0:
             raise InputError(f"The overhead is a positive share of the training time, as 0.02, got {overhead}.")
@@ -76,9 +81,12 @@ class NoiseScale:
         self.uncovered: Mapping[str, str] = {}
         self._series: dict[str, list[GradientSample]] = {PLAIN: []}
         self._model, self._optimizer, self._scaler, self._per_layer = model, optimizer, scaler, per_layer
-        self._rhythm, self._watch = Rhythm(overhead), Sampling(model, every_step=math.isinf(overhead))
-        if per_layer and Replicas.there_are(model):
-            raise InputError("The replicas of a model are compared as a whole: leave per_layer=True out.")
+        self.inner_products, self._told_of_products = inner_products, False
+        self._rhythm = Rhythm(overhead)
+        self._watch = Sampling(model, every_step=math.isinf(overhead), inner_products=inner_products)
+        for asked, what in ((per_layer, "per_layer"), (inner_products, "inner_products")):
+            if asked and Replicas.there_are(model):
+                raise InputError(f"The replicas of a model are compared as a whole: leave {what}=True out.")
         self._replicas = Replicas.of(model)
         self._sampling: Sampling | None = None
         self._began: float | None = None
@@ -94,6 +102,15 @@ class NoiseScale:
     def samples(self) -> list[GradientSample]:
         """The samples so far, in the plain metric: for `rightbatch.fit.noise`, or `Study.add_gradient_samples`."""
         return self._series[PLAIN]
+
+    def samples_after(self, step: int) -> list[GradientSample]:
+        """Those of later steps, by step, in the plain metric and, with `inner_products`, along the gradient."""
+        found = [
+            sample
+            for metric in (PLAIN, ALONG)
+            for sample in itertools.takewhile(lambda s: s.step > step, reversed(self._series.get(metric, [])))
+        ]
+        return sorted(found, key=lambda sample: sample.step)
 
     @property
     def share(self) -> float:
@@ -251,6 +268,20 @@ class NoiseScale:
             metric = PRECONDITIONED if name == PRECONDITIONED else PLAIN
             sample = GradientSample(self.step, found.examples, rate, batch, parts, found.shares, metric)
             self._series.setdefault(name, []).append(sample)
+        if self.inner_products:
+            self._keep_along(found.along_gradient, found.examples, rate)
+
+    def _keep_along(self, found: tuple[float, float] | str, examples: int, rate: float) -> None:
+        """As a sample in the metric G G^T, whose terms (`fit.noise.terms`) are |G|^4 and G^T Sigma G."""
+        if isinstance(found, str):
+            if not self._told_of_products:
+                warnings.warn(f"The noise along the gradient is not had ({found}).", stacklevel=5)
+            self._told_of_products = True
+        elif math.isfinite(sum(found)):
+            fourth, variance = found
+            squares = fourth + variance / examples, (fourth + variance) / examples
+            sample = GradientSample(self.step, examples, rate, *squares, 1 / examples, ALONG)
+            self._series.setdefault(ALONG, []).append(sample)
 
     def _after_step(self, *_: object) -> None:
         self.step += 1

@@ -23,23 +23,25 @@ class Sampled:
     by_parameter: For each parameter |g|^2 and sum |c_i|^2 over its parts, once or, with a metric, twice:
         ((|g|^2, parts), (|g|^2 in the metric, parts in the metric)).
     shares: sum p_i^2 over the shares of the parts in the loss.
+    along_gradient: |G|^4 and G^T Sigma G, where they were asked for, or why they are not had.
     """
 
     examples: int
     by_parameter: Mapping[str, tuple[tuple[float, float], ...]]
     shares: float
     uncovered: Mapping[str, str]
+    along_gradient: tuple[float, float] | str = ""
 
 
 class Sampling:
     """Samples steps of a model, one after the other: all the backward passes of each."""
 
-    def __init__(self, model: nn.Module, *, every_step: bool) -> None:
+    def __init__(self, model: nn.Module, *, every_step: bool, inner_products: bool = False) -> None:
         self._compiled = hasattr(model, "_orig_mod")
         self._model: nn.Module = model._orig_mod if self._compiled else model  # type: ignore[assignment]
         self._keeps_hooks = every_step and not self._compiled
         self._slopes = Slopes()
-        self._totals = Totals(self._model, self._slopes)
+        self._totals = Totals(self._model, self._slopes, inner_products=inner_products)
         self._passes: Passes | None = None
         self._eager = contextlib.ExitStack()
 
@@ -55,6 +57,7 @@ class Sampling:
         self._shares: list[float] = []
         self._open = False
         self._found: list[tuple[tuple[str, ...], Tensor]] = []
+        self._along: list[tuple[float, float] | str] = []
         self._uncovered: dict[str, str] = {}
         self._mixes: str | None = None  # why the examples of this model have no gradients of their own
 
@@ -109,7 +112,8 @@ class Sampling:
             parts, shares = torch.stack([self.seen.parts_squared(self._trained[n]) for n in names]), 1 / passes
         else:
             return self._mixes
-        return Sampled(sum(self._examples), self._numbers(names, parts), shares, self._uncovered)
+        numbers = self._numbers(names, parts)
+        return Sampled(sum(self._examples), numbers, shares, self._uncovered, self._along_gradient(passes))
 
     def end(self) -> None:
         """The step has ended. The hooks stand on if every step is sampled, but for now and then: see `Totals`."""
@@ -132,6 +136,17 @@ class Sampling:
             names, totals, uncovered = self._totals.finish()
             self._found.append((names, totals))
             self._uncovered |= uncovered
+            self._along.append(self._totals.along_gradient)
+
+    def _along_gradient(self, passes: int) -> tuple[float, float] | str:
+        """The mean over passes, each of which adds its share of the gradient."""
+        if faults := [found for found in self._along if isinstance(found, str)]:
+            return faults[0]
+        if self._mixes is not None:
+            return self._mixes
+        unscaled = (passes / self._scale) ** 4
+        fourth, variance = (sum(found) / passes * unscaled for found in zip(*self._along, strict=True))
+        return fourth, variance
 
     def _numbers(self, names: tuple[str, ...], parts: Tensor) -> dict[str, tuple[tuple[float, float], ...]]:
         """All of them at once, for each by itself would wait for the device."""

@@ -27,6 +27,7 @@ from torch.utils.hooks import RemovableHandle
 from rightbatch.errors import InputError
 from rightbatch.gradients.capture import Arrival, Call, Capture
 from rightbatch.gradients.factors import Factors, Found, combinable, measure, squared_norms, wide
+from rightbatch.gradients.inner_products import FEWEST_EXAMPLES, InnerProducts
 from rightbatch.gradients.metrics import Metric
 from rightbatch.gradients.rerun import Rerun
 from rightbatch.gradients.slopes import Slopes
@@ -39,11 +40,13 @@ class Totals:
     """Between `begin` and `finish` the forward and backward passes of a model leave sum_i |c_i|^2 behind.
 
     c_i is the contribution of example i to the gradient, as in `gradients.per_example.PerExampleNorms`. With a
-    `metric`, P of each parameter, sum_i sum_k P_k c_ik^2 is had too.
+    `metric`, P of each parameter, sum_i sum_k P_k c_ik^2 is had too, with `inner_products` what `along_gradient` says.
     """
 
-    def __init__(self, model: nn.Module, slopes: Slopes) -> None:
-        self._capture, self._slopes = Capture(model), slopes
+    def __init__(self, model: nn.Module, slopes: Slopes, *, inner_products: bool = False) -> None:
+        self._capture, self._slopes, self._wants_products = Capture(model), slopes, inner_products
+        self.along_gradient: tuple[float, float] | str = ""
+        """After `finish`: |G|^4 and G^T Sigma G of this pass (`gradients.inner_products`), or why they are not had."""
 
     def begin(self, examples: int, metric: Metric | None = None) -> None:
         """A forward pass begins, of so many examples. Raises `InputError` for a model that mixes examples."""
@@ -59,6 +62,8 @@ class Totals:
         self._uncovered: dict[str, str] = {}
         self._unruled: dict[str, Arrival] = {}
         self._reruns: list[Rerun] = []
+        enough = self._wants_products and examples >= FEWEST_EXAMPLES
+        self._products = InnerProducts(examples) if enough else None
         self._arrived_again: str | None = None
         if self._checked:
             self._capture.detach()  # what is trained may have changed
@@ -88,12 +93,22 @@ class Totals:
         drawn = tuple(name for name in self._exact if name not in uncovered)
         values = [_stack([value for _, value in sums])] if sums else []
         values += [self._sums_of(drawn)] if drawn else []
+        self.along_gradient = self._along_gradient((*(name for name, _ in sums), *drawn))
         self._slopes.samples += 1
         metrics = 1 if self._metric is None else 2
         totals = torch.zeros(0, metrics) if not values else values[0]
         if len(values) > 1:
             totals = torch.cat([value.to(totals) for value in values])
         return (*(name for name, _ in sums), *drawn), totals, uncovered
+
+    def _along_gradient(self, names: tuple[str, ...]) -> tuple[float, float] | str:
+        if not names:
+            return "the gradients of no parameter can be told apart"
+        if self._products is None:
+            return f"a pass has {self._examples} examples, and {FEWEST_EXAMPLES} are the fewest"
+        if without := [name for name in names if name in self._unruled]:
+            return f"{without[0]}: {self._unruled[without[0]].reason}"
+        return self._products.terms(names)
 
     def _sums_of(self, names: tuple[str, ...]) -> Tensor:
         """[parameters, metrics], over all examples, from those that were drawn."""
@@ -118,14 +133,23 @@ class Totals:
             self._unruled[name] = arrival._replace(gradient=arrival.gradient.clone())
         elif not self._checked and self._metric is None and _one_position(arrival.calls):
             self._sums[name] = _near(arrival).sum(0, keepdim=True)
+            self._take_products(arrival)
         elif name not in self._slopes.uncovered or self._checked:
             parts = [call.factors(parameter, None if self._all else self._drawn(parameter)) for call in arrival.calls]
             if len(parts) == 1 or combinable(parts):
                 self._exact[name] = self._squares_of(arrival, parts)
+                self._take_products(arrival)
                 if self._checked or name in self._slopes.explaining:
                     self._near[name] = _near(arrival)
             else:
                 self._uncovered[name] = "its layers use it in ways that cannot be added"
+
+    def _take_products(self, arrival: Arrival) -> None:
+        if self._products is not None:
+            calls, parameter = arrival.calls, arrival.parameter
+            self._products.take(
+                arrival.name, parameter.shape, lambda group: [call.factors(parameter, group) for call in calls]
+            )
 
     def _drawn(self, like: Tensor) -> Tensor:
         """The examples that are taken exactly, in random order: drawn once in a pass, where any are needed."""
