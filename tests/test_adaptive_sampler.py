@@ -16,7 +16,7 @@ from torch.utils.data import BatchSampler, DataLoader, TensorDataset
 
 import rightbatch
 from rightbatch.adaptive_sampler import AdaptiveBatchSampler
-from rightbatch.controllers import Choice, Goodput, Limits, NoiseFollowing, NormTest, Planned
+from rightbatch.controllers import Choice, Goodput, InnerProductTest, Limits, NoiseFollowing, NormTest, Planned
 
 PLAN = "10@64, 20@150*2, 5@300"
 
@@ -165,7 +165,11 @@ def test_losses_are_told() -> None:
 
 def test_what_is_missing_or_too_large_is_said() -> None:
     optimizer = optimizer_of()
-    for controller, words in ((NormTest(), "monitor=NoiseScale"), (Goodput(), "gradients|seconds")):
+    for controller, words in (
+        (NormTest(), r"add monitor=NoiseScale\(model, optimizer\)\."),
+        (InnerProductTest(), "inner_products=True"),
+        (Goodput(), "seconds"),
+    ):
         with pytest.raises(rightbatch.InputError, match=words):
             AdaptiveBatchSampler(controller, optimizer, 50, batch_size=8)
     with pytest.raises(rightbatch.InputError, match="from 1 to 50 examples"):

@@ -43,6 +43,7 @@ LAYERS = [
 
 TENSOR_WING = {
     "accumulation",
+    "adaptive_accumulation",
     "adaptive_sampler",
     "batches",
     "branching",
@@ -60,6 +61,7 @@ TENSOR_WING = {
     "schedules",
     "landscape",
     "optim",
+    "steering",
     "stepping",
     "update",
     "weights",

@@ -26,6 +26,7 @@ from rightbatch.findings import CheckReport
 from rightbatch.records import Interval, Point, Run, Settings, Stop, StopReason, Target, Trial
 
 if TYPE_CHECKING:  # the same names as in `_FOUND_IN`, for type checkers and editors
+    from rightbatch.adaptive_accumulation import AdaptiveAccumulation
     from rightbatch.adaptive_sampler import AdaptiveBatchSampler
     from rightbatch.answer import Recommendation
     from rightbatch.commands import Command
@@ -62,6 +63,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "EMSO",
+    "AdaptiveAccumulation",
     "AdaptiveBatchSampler",
     "Ask",
     "Attempt",
@@ -120,6 +122,7 @@ __all__ = [
 ]
 
 _FOUND_IN = {
+    "AdaptiveAccumulation": "adaptive_accumulation",
     "AdaptiveBatchSampler": "adaptive_sampler",
     "Ask": "pipeline.asking",
     "Attempt": "retrying",

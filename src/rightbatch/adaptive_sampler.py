@@ -7,18 +7,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch.utils.data import Sampler
 
-from rightbatch.controllers.contract import Controller, Seen
+from rightbatch.controllers.contract import Controller
 from rightbatch.errors import InputError
 from rightbatch.gradients.monitor import NoiseScale
-from rightbatch.schedules import Pace, multiply_rates
+from rightbatch.steering import Steered, processes
 
 END = 0
 """Stands among the sizes of waiting batches where a pass ends."""
 
 
-class AdaptiveBatchSampler(Sampler[list[int]]):
+class AdaptiveBatchSampler(Steered, Sampler[list[int]]):
     """Draws batches for a `DataLoader`, of the size that a controller chooses after every step of the optimizer.
 
         batches = AdaptiveBatchSampler(Planned("1024@50000"), optimizer, len(data), batch_size=256)
@@ -30,6 +31,9 @@ class AdaptiveBatchSampler(Sampler[list[int]]):
     broken off is gone on with. Batches that worker processes of the loader have read ahead keep the size they were
     drawn with.
 
+    Where `torch.distributed` is begun, sizes are those of the batches of all processes together, rounded to a multiple
+    of their number: each draws its own equal share of every batch, from one order.
+
     Parameters
     ----------
     controller: One of `rightbatch.controllers`.
@@ -40,11 +44,12 @@ class AdaptiveBatchSampler(Sampler[list[int]]):
         the examples it would have seen with that size: do not step it in the loop.
     monitor: Gradients are taken from it, for controllers that look at them.
     alpha_seconds, beta_seconds: A step of B examples takes alpha + beta B, as `rightbatch profile` says; for goodput.
-    seed: Of the orders.
+    seed: Of the orders, the same in all processes.
 
     Raises
     ------
-    InputError: When the first batch is larger than the data, or the controller needs what is not given.
+    InputError: When the first batch is larger than the data or has no example for each process, or the controller needs
+        what is not given.
     """
 
     def __init__(
@@ -61,26 +66,34 @@ class AdaptiveBatchSampler(Sampler[list[int]]):
         drop_last: bool = True,
         seed: int = 0,
     ) -> None:
-        if not 1 <= batch_size <= examples:
-            raise InputError(f"A batch has from 1 to {examples:,} examples, which is all there are; got {batch_size}.")
-        given = {"gradients": monitor is not None, "seconds": None not in (alpha_seconds, beta_seconds), "loss": True}
-        if missing := [need for need in controller.needs if not given[need]]:
-            how = {"gradients": "monitor=NoiseScale(model, optimizer)", "seconds": "alpha_seconds= and beta_seconds="}
+        self._processes = processes()
+        self._process = dist.get_rank() if self._processes > 1 else 0
+        if not self._processes <= batch_size <= examples:
             raise InputError(
-                f"{type(controller).__name__} looks at {missing[0]}, which is not given: add {how[missing[0]]}."
+                f"A batch has from {self._processes} to {examples:,} examples, which is all there are"
+                f"{', at least one for each process' if self._processes > 1 else ''}; got {batch_size}."
             )
-        self._controller, self._optimizer, self._all, self._schedule = controller, optimizer, examples, schedule
-        self._monitor, self._law, self._drop_last, self._seed = monitor, (alpha_seconds, beta_seconds), drop_last, seed
-        self._first, self.batch_size, self.rate_factor = batch_size, batch_size, 1.0
-        self.examples = self.steps = self.epoch = 0
+        self._all, self._drop_last, self._seed = examples, drop_last, seed
+        self.epoch = 0
         self._read = 0  # of this pass, by steps that were made
         self._waiting: deque[int] = deque()  # sizes of batches that were drawn, and not trained on yet
-        self._sampled = 0
-        self._pace = Pace(schedule, batch_size)
-        self._losses: list[float] = []
-        self._state = controller.begin()
+        super().__init__(
+            controller,
+            optimizer,
+            batch_size,
+            schedule=schedule,
+            monitor=monitor,
+            alpha_seconds=alpha_seconds,
+            beta_seconds=beta_seconds,
+            largest=examples,
+        )
         self._handle = optimizer.register_step_post_hook(self._after_step)
-        self._choose()
+
+    @property
+    def batch_size(self) -> int:
+        """Of the next batch that is drawn, of all processes together."""
+        share = max(1, round(self.chosen / self._processes))
+        return min(share, self._all // self._processes) * self._processes
 
     def __iter__(self) -> Iterator[list[int]]:
         """The batches that are left of this pass, or of the next one where none is left."""
@@ -90,12 +103,14 @@ class AdaptiveBatchSampler(Sampler[list[int]]):
         at = self._read
         self._waiting.clear()
         while at < self._all:
-            batch = order[at : at + self.batch_size]
-            if len(batch) < self.batch_size and (self._drop_last or not batch):
+            size = min(self.batch_size, self._all - at)
+            share = size // self._processes
+            if not share or (size < self.batch_size and self._drop_last):
                 break
-            at += len(batch)
-            self._waiting.append(len(batch))
-            yield batch
+            mine = at + self._process * share
+            at += share * self._processes
+            self._waiting.append(share * self._processes)
+            yield order[mine : mine + share]
         if self._waiting:  # drawn ahead: the pass ends when they have been trained on
             self._waiting.append(END)
         else:
@@ -106,60 +121,25 @@ class AdaptiveBatchSampler(Sampler[list[int]]):
 
     def __len__(self) -> int:
         """How many batches are left of this pass, if the size stays as it is."""
-        left = self._all - self._read
-        return left // self.batch_size if self._drop_last else -(-left // self.batch_size)
-
-    def saw(self, loss: float | torch.Tensor) -> None:
-        """Tell the training loss of the step that comes, for controllers that look at it."""
-        self._losses.append(loss.item() if isinstance(loss, torch.Tensor) else loss)
+        whole, rest = divmod(self._all - self._read, self.batch_size)
+        return whole + (not self._drop_last and rest >= self._processes)
 
     def _after_step(self, *_: object) -> None:
         size = self._waiting.popleft() if self._waiting else self.batch_size
-        self.steps, self.examples, self._read = self.steps + 1, self.examples + size, self._read + size
+        self._read += size
         if self._waiting and self._waiting[0] == END:
             self._waiting.popleft()
             self._end_pass()
-        if self._schedule is not None:
-            self._pace.after(size)
-        self._choose()
-
-    def _choose(self) -> None:
-        samples = () if self._monitor is None else tuple(self._monitor.samples[self._sampled :])
-        self._sampled += len(samples)
-        seen = Seen(
-            self.examples,
-            self.steps,
-            self.batch_size,
-            self._first,
-            float(self._optimizer.param_groups[0]["lr"]),
-            sum(self._losses) / len(self._losses) if self._losses else None,
-            samples,
-            *self._law,
-        )
-        self._losses.clear()
-        choice, self._state = self._controller.choose(self._state, seen)
-        self.batch_size = min(choice.batch_size, self._all)
-        if choice.rate_factor != self.rate_factor:
-            multiply_rates(self._optimizer, self._schedule, choice.rate_factor / self.rate_factor)
-            self.rate_factor = choice.rate_factor
+        self.stepped(size)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the training is, after a step: to be saved beside model, optimizer, schedule and monitor."""
-        names = ("examples", "steps", "epoch", "batch_size", "rate_factor")
-        return {name: getattr(self, name) for name in names} | {
-            "read": self._read,
-            "unscheduled_examples": self._pace.owed_examples,
-            "sampled": self._sampled,
-            "controller": dict(self._state),
-        }
+        return super().state_dict() | {"epoch": self.epoch, "read": self._read}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there. Rates are those of the optimizer's and the schedule's own states."""
-        for name in ("examples", "steps", "epoch", "batch_size", "rate_factor"):
-            setattr(self, name, state[name])
-        self._read, self._sampled = state["read"], state["sampled"]
-        self._pace.owed_examples = state["unscheduled_examples"]
-        self._state = state["controller"]
+        super().load_state_dict(state)
+        self.epoch, self._read = state["epoch"], state["read"]
         self._waiting.clear()
 
     def close(self) -> None:
