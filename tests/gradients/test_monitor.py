@@ -95,6 +95,23 @@ def train(
     return monitor
 
 
+def lightning_like(model: nn.Module, optimizer: torch.optim.Optimizer, *, zero_first: bool) -> None:
+    """Micro-batches of 4, the last of three in a closure, which sets gradients to zero where it is the first."""
+    order = torch.Generator().manual_seed(1)
+    for _ in range(4):
+        parts = torch.randperm(60, generator=order)[:12].chunk(3)
+        for k, part in enumerate(parts):
+
+            def closure(k: int = k, part: torch.Tensor = part) -> torch.Tensor:
+                loss = nn.functional.cross_entropy(model(X[part]), Y[part]) / 3
+                if k == 0:
+                    optimizer.zero_grad(set_to_none=zero_first)
+                loss.backward()
+                return loss
+
+            optimizer.step(closure) if k == 2 else closure()
+
+
 def every(model: nn.Module, optimizer: torch.optim.Optimizer, **how: Any) -> NoiseScale:
     return NoiseScale(model, optimizer, overhead=math.inf, **how)
 
@@ -458,3 +475,37 @@ def test_coordinate_descent_gets_the_batch_that_it_was_given() -> None:
         optimizer.step(LinearBatch(model, X[:12], Y[:12], "bernoulli"))
     assert monitor.step == 1
     assert optimizer.evaluations > 0
+
+
+@pytest.mark.parametrize("zero_first", [True, False])
+def test_micro_batches_before_a_closure_are_parts_of_its_step(zero_first: bool) -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
+    monitor = every(model, optimizer)
+    lightning_like(model, optimizer, zero_first=zero_first)
+    expected = train(network(), steps=4, micro_batches=3, watched=every)
+    assert expected is not None
+    assert [s.batch_size for s in monitor.samples] == [12] * 4
+    for one, other in zip(monitor.samples, expected.samples, strict=True):
+        assert one.batch_squared == pytest.approx(other.batch_squared, rel=1e-9)
+        assert one.parts_squared == pytest.approx(other.parts_squared, rel=1e-9)
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_a_closure_that_begins_anew_has_a_step_of_its_own(set_to_none: bool) -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    monitor = every(model, optimizer)
+    chosen = torch.randperm(60, generator=torch.Generator().manual_seed(1))[:12]
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad(set_to_none=set_to_none)
+        loss = nn.functional.cross_entropy(model(X[chosen]), Y[chosen])
+        loss.backward()
+        return loss
+
+    model(X[:7]).square().sum().backward()
+    optimizer.step(closure)
+    batch, parts = expected_first(network())
+    assert (monitor.samples[0].batch_size, monitor.samples[0].batch_squared) == (12, pytest.approx(batch, rel=1e-9))
+    assert monitor.samples[0].parts_squared == pytest.approx(parts, rel=1e-9)

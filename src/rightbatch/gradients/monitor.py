@@ -91,6 +91,7 @@ class NoiseScale:
         self._sampling: Sampling | None = None
         self._began: float | None = None
         self._sampled = False
+        self._in_closure = False
         self._seen = False  # what there is to be seen of this step: its closure may be evaluated again
         self._handles = [
             model.register_forward_pre_hook(self._before_forward, with_kwargs=True),
@@ -228,7 +229,10 @@ class NoiseScale:
         if closure is None:
             self._see()
             return None
-        self._drop()  # what came before the step is not what it goes by
+        # What came before the step is not what it goes by, but for backward passes whose gradients are added to.
+        self._in_closure = True
+        if self._replicas is not None or (self._sampling is not None and not self._sampling.added):
+            self._drop()
         kwargs = {**kwargs, "closure": tells_when_first_done(closure, self._see)}
         return args[:1], kwargs
 
@@ -287,12 +291,13 @@ class NoiseScale:
         self.step += 1
         if self._began is not None:
             self._rhythm.took(time.perf_counter() - self._began, sampled=self._sampled)
-        self._began, self._sampled, self._seen = None, False, False
+        self._began, self._sampled, self._seen, self._in_closure = None, False, False, False
 
     def _left_out(self) -> bool:
         """Whether the step that had begun was never made: a scaler leaves out those whose gradients overflow."""
         waits = self._sampling is not None and self._sampling.waits
-        return not waits and all(p.grad is None for p in self._model.parameters())
+        gradients = [p.grad for p in self._model.parameters() if p.grad is not None]
+        return not waits and not (any(g.any() for g in gradients) if self._in_closure else gradients)
 
     def _estimate(self, series: str, last: int | None, level: float) -> NoiseEstimate:
         samples = self._series.get(series, [])

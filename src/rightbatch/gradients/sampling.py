@@ -72,6 +72,11 @@ class Sampling:
         """Whether the last forward pass has not been followed by a backward pass yet."""
         return self.seen.passes < len(self._examples)
 
+    @property
+    def added(self) -> bool:
+        """Whether all forward passes so far have been followed by backward passes."""
+        return bool(self._examples) and not self.waits
+
     def forward(self, examples: int | None) -> str | None:
         """A forward pass begins, of so many examples; what is wrong with it, if anything."""
         if self.waits:
