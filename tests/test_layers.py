@@ -63,6 +63,7 @@ TENSOR_WING = {
     "optim",
     "steering",
     "stepping",
+    "trainers",
     "update",
     "weights",
     "workload",

@@ -19,7 +19,7 @@ GROUPS = {
     "Bring": ("Workload", "Loop", "LoopTrial", "Command", "Trial", "Point", "Settings"),
     "Measure": ("noise", "NoiseScale", "branches", "memory", "largest_batch", "MemoryReport", "sharpness", "posterior"),
     "Train": (
-        "runs", "Runs", "RunInProgress", "train", "Trained", "AdaptiveBatchSampler",
+        "runs", "Runs", "RunInProgress", "train", "Trained", "AdaptiveBatchSampler", "AdaptiveAccumulation",
         "EMSO", "LinearBatch", "ConstantSGDSampler", "IterateAverage", "within_memory", "attempts", "Attempt",
     ),
     "Read": ("Study", "Evidence", "Run", "Stop", "StopReason", "Target", "Objective", "Interval"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -114,9 +115,9 @@ class AdaptiveAccumulation(Steered):
     def _after_step(self, *_: object) -> None:
         examples = sum(self._told) * self._processes
         self._told.clear()
-        self.stepped(examples)
+        self._stepped(examples)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there, with a new step. Rates are those of the optimizer's and the schedule's own states."""
         super().load_state_dict(state)
         self._told.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -130,13 +130,13 @@ class AdaptiveBatchSampler(Steered, Sampler[list[int]]):
         if self._waiting and self._waiting[0] == END:
             self._waiting.popleft()
             self._end_pass()
-        self.stepped(size)
+        self._stepped(size)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the training is, after a step: to be saved beside model, optimizer, schedule and monitor."""
         return super().state_dict() | {"epoch": self.epoch, "read": self._read}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there. Rates are those of the optimizer's and the schedule's own states."""
         super().load_state_dict(state)
         self.epoch, self._read = state["epoch"], state["read"]

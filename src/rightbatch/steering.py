@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -47,7 +48,10 @@ class Steered:
         alpha_seconds: float | None = None,
         beta_seconds: float | None = None,
         largest: int = 2**53,
+        paced: bool = True,
+        state: Mapping[str, Any] | None = None,
     ) -> None:
+        """`paced`: The schedule is stepped here. `state`: To go on from, where the optimizer has its own already."""
         given = {
             "gradients": monitor is not None,
             "inner products": monitor is not None and monitor.inner_products,
@@ -64,21 +68,25 @@ class Steered:
         self._controller, self._optimizer, self._schedule, self._monitor = controller, optimizer, schedule, monitor
         self._first, self._largest, self._law = batch_size, largest, (alpha_seconds, beta_seconds)
         self.chosen, self.rate_factor, self.examples, self.steps = batch_size, 1.0, 0, 0
+        self._paced = paced and schedule is not None
         self._sampled = -1  # the last step that was sampled, of those that the controller was told
         self._pace = Pace(schedule, batch_size)
         self._losses: list[float] = []
         self._state = controller.begin()
-        self._choose()
+        if state is None:
+            self._choose()
+        else:
+            self.load_state_dict(state)
 
     def saw(self, loss: float | torch.Tensor) -> None:
         """Tell the training loss of the step that comes, for controllers that look at it."""
         if "loss" in self._controller.needs:
             self._losses.append(loss.item() if isinstance(loss, torch.Tensor) else loss)
 
-    def stepped(self, examples: int) -> None:
+    def _stepped(self, examples: int) -> None:
         """A step of the optimizer was made, on so many examples of all processes."""
         self.steps, self.examples = self.steps + 1, self.examples + examples
-        if self._schedule is not None:
+        if self._paced:
             self._pace.after(examples)
         self._choose()
 
@@ -121,7 +129,7 @@ class Steered:
             "controller": dict(self._state),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there. Rates are those of the optimizer's and the schedule's own states."""
         for name in KEPT:
             setattr(self, name, state[name])
