@@ -91,7 +91,8 @@ def _along(part: Factors, direction: Tensor) -> Tensor:
     if isinstance(part, Rows):
         return (direction[part.index] * wide(part.right)).flatten(1).sum(1)
     of_groups = direction.reshape(groups_of(part), -1, direction.shape[1])
-    return torch.cat([(left * (of_groups @ right)).flatten(1).sum(1) for left, right in _matrices(part)])
+    forward = (left * torch.einsum("gmn,egnt->egmt", of_groups, right) for left, right in _matrices(part))
+    return torch.cat([products.flatten(1).sum(1) for products in forward])
 
 
 def _matrices(part: Outer) -> Iterator[tuple[Tensor, Tensor]]:
