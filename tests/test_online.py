@@ -12,7 +12,7 @@ import torch
 
 import rightbatch
 from rightbatch.bundled.digits import digits
-from rightbatch.controllers import Goodput, Limits, Planned
+from rightbatch.controllers import Goodput, InnerProductTest, Limits, Planned
 from rightbatch.engine import WorkloadRunner
 from rightbatch.errors import InputError
 from rightbatch.online import OnlineRun, points_of
@@ -68,6 +68,15 @@ def test_goodput_follows_the_noise_within_its_limits_and_ends_at_the_target() ->
     assert min(sizes) >= 8
     assert max(sizes) <= 256
     assert sum(phase.begins_examples == 0 for phase in run.phases) == 1
+
+
+def test_a_controller_of_inner_products_is_told_them() -> None:
+    controller = InnerProductTest(theta=0.2, limits=Limits(32, 256), memory_examples=500)
+    run = OnlineRun(digits(), TRIAL, controller, overhead=float("inf"))
+    list(points_of(run, None))
+    sizes = [phase.batch_size for phase in run.phases]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] > 32
 
 
 def test_training_is_one_call() -> None:

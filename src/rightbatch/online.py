@@ -11,9 +11,9 @@ from rightbatch.controllers.contract import Controller, Seen
 from rightbatch.errors import InputError
 from rightbatch.evaluation import Evaluator
 from rightbatch.fit.step_time import fit_step_time
-from rightbatch.gradients.monitor import NoiseScale
 from rightbatch.raised import explained
 from rightbatch.records import Point, StepTime, Target, Trial
+from rightbatch.steering import monitor_for
 from rightbatch.stepping import Stepper
 from rightbatch.streams import RandomStreams
 from rightbatch.workload import Workload
@@ -52,9 +52,8 @@ class OnlineRun:
         self._random, self._valid = RandomStreams(self.trial.seed), Evaluator(workload, workload.source("valid"))
         with self._random.active(), explained("while the model was made"):
             self.stepper = Stepper(workload, self.trial)
-        looks = "gradients" in controller.needs
-        self._monitor = NoiseScale(self.stepper.model, self.stepper.optimizer, overhead=overhead) if looks else None
-        self._controller, self._state, self._sampled = controller, controller.begin(), 0
+        self._monitor = monitor_for(controller, self.stepper.model, self.stepper.optimizer, overhead)
+        self._controller, self._state, self._sampled = controller, controller.begin(), -1
         self._loss: float | None = None
         self._rungs = iter((0.0, *curves.ladder(self.trial.planned_examples)))
         self._seconds = 0.0
@@ -87,8 +86,8 @@ class OnlineRun:
 
     def _step(self) -> float:
         stepper = self.stepper
-        samples = () if self._monitor is None else tuple(self._monitor.samples[self._sampled :])
-        self._sampled += len(samples)
+        samples = () if self._monitor is None else tuple(self._monitor.samples_after(self._sampled))
+        self._sampled = max([self._sampled, *(sample.step for sample in samples)])
         rate = float(stepper.optimizer.param_groups[0]["lr"])
         first = self.trial.batch_size
         seen = Seen(stepper.examples, stepper.step, stepper.batch_size, first, rate, self._loss, samples, *self._law)

@@ -30,6 +30,25 @@ def of_first_process(value: T) -> T:
     return told[0]
 
 
+def monitor_for(
+    controller: Controller,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    overhead: float,
+    scaler: Any = None,
+) -> NoiseScale | None:
+    """A monitor where the controller looks at gradients. Raises `InputError` in several processes."""
+    if "gradients" not in controller.needs:
+        return None
+    if processes() > 1:
+        raise InputError(
+            f"{type(controller).__name__} looks at gradients, which are not watched here in several processes. Take a "
+            f"controller that does not, or rightbatch.AdaptiveBatchSampler in a loop of your own."
+        )
+    inner_products = "inner products" in controller.needs
+    return NoiseScale(model, optimizer, overhead=overhead, scaler=scaler, inner_products=inner_products)
+
+
 class Steered:
     """Counts steps and examples, asks the controller after each step, and keeps rates and schedules in step.
 

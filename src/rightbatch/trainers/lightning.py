@@ -9,8 +9,8 @@ import torch
 
 from rightbatch.controllers.contract import Controller
 from rightbatch.errors import InputError, MissingExtra
-from rightbatch.steering import processes
-from rightbatch.trainers.windows import Windows, monitor_for
+from rightbatch.steering import monitor_for, processes
+from rightbatch.trainers.windows import Windows
 
 try:
     from lightning.pytorch import Callback

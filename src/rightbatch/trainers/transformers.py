@@ -6,7 +6,8 @@ from typing import Any
 
 from rightbatch.controllers.contract import Controller
 from rightbatch.errors import InputError, MissingExtra
-from rightbatch.trainers.windows import Windows, monitor_for
+from rightbatch.steering import monitor_for
+from rightbatch.trainers.windows import Windows
 
 try:
     from transformers import TrainerCallback

@@ -7,12 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
 from rightbatch.controllers.contract import Controller
-from rightbatch.errors import InputError
-from rightbatch.gradients.monitor import NoiseScale
-from rightbatch.steering import Steered, processes
+from rightbatch.steering import Steered
 
 
 class Windows(Steered):
@@ -69,18 +66,3 @@ def nearest_divisor(wanted: int, now: int, done: int) -> int:
         return wanted
     divisors = {now, *(n for n in range(1, wanted + 1) if done % n == 0)}
     return min(divisors, key=lambda n: abs(math.log(n / wanted)))
-
-
-def monitor_for(
-    controller: Controller, model: nn.Module, optimizer: torch.optim.Optimizer, overhead: float, scaler: Any
-) -> NoiseScale | None:
-    """A monitor where the controller looks at gradients. Raises `InputError` in several processes."""
-    if "gradients" not in controller.needs:
-        return None
-    if processes() > 1:
-        raise InputError(
-            f"{type(controller).__name__} looks at gradients, which are not watched here in several processes. Take a "
-            f"controller that does not, or rightbatch.AdaptiveBatchSampler in a loop of your own."
-        )
-    inner_products = "inner products" in controller.needs
-    return NoiseScale(model, optimizer, overhead=overhead, scaler=scaler, inner_products=inner_products)
