@@ -264,6 +264,7 @@ class TrainingRun:
         state = {
             "stepper": self._stepper.state(),
             "random": self._random.state(),
+            "begun": self._next > 0,
             "seconds": self._seconds,
             "kept": self._kept.state(),
         }
@@ -282,7 +283,9 @@ class TrainingRun:
             self._random.load(state["random"])
             self._kept.load(state["kept"])
             # By the steps made: an earlier version may have had other rungs.
-            self._next, self._seconds = bisect.bisect(self._rungs, self._stepper.step), state["seconds"]
+            # By its step: where rungs lie has changed since states were first kept. States of before say no "begun".
+            self._next = bisect.bisect(self._rungs, self._stepper.step) if state.get("begun", True) else 0
+            self._seconds = state["seconds"]
         except Exception as error:  # torch has no type for a damaged file or a model of another shape
             raise StateError(f"The saved state of a run cannot be read ({type(error).__name__}: {error}).") from error
 

@@ -170,6 +170,7 @@ def test_a_study_of_version_three_is_read_and_raised(tmp_path: Path) -> None:
     noise(quadratic(), study=path, steps=16)
     with sqlite3.connect(path) as connection:
         connection.execute("ALTER TABLE gradient_samples DROP COLUMN metric")
+        connection.execute("ALTER TABLE step_times DROP COLUMN unfinished")
         connection.execute("UPDATE study SET schema_version = 3")
     connection.close()
     with Study.open(path) as study:

@@ -256,7 +256,7 @@ def test_where_nothing_reached_the_target_it_says_what_is_believed_and_what_more
     assert f"The next {found.gain_cost:.3g} s are expected to make the answer {100 * found.gain:.0f} %" in text
     # The table at equal cost: the median of what the runs have cost, which two of the three have come to.
     lines = text.splitlines()
-    at = next(k for k, line in enumerate(lines) if line.startswith("Best valid_metric after"))
+    at = next(k for k, line in enumerate(lines) if line.startswith("Best valid_metric at equal cost"))
     middle = sorted(one.points[-1].seconds for one in evidence.runs)[1]
     assert f"after {middle:.3g} s" in lines[at]
     rows = []
