@@ -2,8 +2,8 @@
 
     RIGHTBATCH_DATA=data python benchmarks/growing.py --out benchmarks/growing.json [NAME ...]
 
-The seven problems of `tables/`. The fixed best is the best cell of the recorded table, at the step times of this machine;
-its rate, which the table has half a decade apart, and those of its neighbours are tuned on to a quarter of a decade.
+The seven problems of `tables/`. The fixed best is the best cell of the recorded table, at this machine's step times; its
+rate, half a decade apart there, and those of the sizes beside it are tuned on to a quarter of a decade.
 Everything is judged on the same six fresh seeds, in training seconds: each step counts the median step time of its
 batch size, all sizes timed in turn before. A controller begins at batch size 32 with the best rate that 32 has in the
 table, and may go to 4,096 or a quarter of the data. What is done is kept: the same command goes on.
@@ -201,13 +201,13 @@ def quality(kept: Any, runner: Any, evidence: Evidence, plan: Plan, chosen: Plan
     values = {}
     for one in (plan, chosen):
         trials = [one.trial(seed, length, {}) for seed in SEEDS]
-        asked = one.evidence(evidence)
         # Longer runs than those to the target: of a study of their own.
         with open_study(Path(f"{evidence.facts.name}.quality.study.db"), runner.facts) as own:
             never = rightbatch.Target(
                 math.inf if target.direction == "max" else -math.inf, target.quantity, target.direction
             )
-            empty = Evidence(asked.facts, own.runs(), (), Question(rightbatch.Objective.STEPS, never))
+            asked_of = Question(rightbatch.Objective.STEPS, never)
+            empty = one.evidence(Evidence(evidence.facts, own.runs(), (), asked_of))
             known, _ = drive(own, runner, fixed(trials, "quality"), empty)
             runs = [run for run in known.runs if run.trial in [runner.workload.complete(t) for t in trials]]
         values[one] = [curves.best_value(run.points, target.quantity, target.direction) or math.nan for run in runs]
