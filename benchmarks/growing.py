@@ -2,8 +2,8 @@
 
     RIGHTBATCH_DATA=data python benchmarks/growing.py --out benchmarks/growing.json [NAME ...]
 
-The seven problems of `tables/`. The fixed best is the best cell of the recorded table, at this machine's step times; its
-rate, half a decade apart there, and those of the sizes beside it are tuned on to a quarter of a decade.
+The seven problems of `tables/`. The fixed best is the best cell of the recorded table, at the step times of this
+machine; its rate, half a decade apart there, and those of the sizes beside it are tuned on to a quarter of a decade.
 Everything is judged on the same six fresh seeds, in training seconds: each step counts the median step time of its
 batch size, all sizes timed in turn before. A controller begins at batch size 32 with the best rate that 32 has in the
 table, and may go to 4,096 or a quarter of the data. What is done is kept: the same command goes on.

@@ -19,6 +19,7 @@ from rightbatch.fit.learning_rate import RateLawFit, fit_rate_law
 from rightbatch.fit.noise import CriticalPrior
 from rightbatch.fit.quantiles import t_quantile
 from rightbatch.fit.tradeoff import TradeoffFit, fit_tradeoff
+from rightbatch.growth import mean_cost
 from rightbatch.lattice import index_of, snap
 from rightbatch.question import EQUIVALENT_FACTOR, Objective, Question
 from rightbatch.records import Interval, StopReason, WorkloadFacts
@@ -301,11 +302,11 @@ def _cautions(evidence: Evidence, answer: Recommendation) -> tuple[str, ...]:
     # The estimate of a search of few runs has the fresh run in it: what it is held against is what was known before.
     chosen = (c for c in evidence.cells_of(answer.batch_size) if c.learning_rate == answer.learning_rate and c.reaches)
     before = next((cell.mean for cell in chosen), answer.cost.estimate)
-    for cost in answer.fresh_costs:
-        if cost is None:
-            said.append(Caution.FRESH_MISSED.value)
-        elif cost > 1.25 * before:
-            said.append(Caution.FRESH_SLOW.value.format(f"{cost / before:.2f}"))
+    reached = [cost for cost in answer.fresh_costs if cost is not None]
+    if len(reached) < len(answer.fresh_costs):
+        said.append(Caution.FRESH_MISSED.value)
+    if reached and (times := mean_cost(reached) / before) > 1.25:
+        said.append(Caution.FRESH_SLOW.value.format(f"{times:.2f}"))
     if not any(point.test_metric is not None for run in evidence.runs for point in run.points[-1:]):
         said.append(Caution.OPTIMISTIC.value)
     return (*said, *_cautions_of_workload(evidence.facts))

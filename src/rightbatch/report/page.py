@@ -17,6 +17,7 @@ from rightbatch.report import rules, runs, spoken, svg, terminal, units
 from rightbatch.report.figures import FIGURES
 from rightbatch.report.figures.figure import NO_MODEL, Figure, Variant, caption_of, measuring, position_of, variants
 from rightbatch.report.figures.sweet_spot import zone_of
+from rightbatch.report.growth import growth_text
 from rightbatch.report.sheet import Sheet
 from rightbatch.rules import Untold, Verdict
 
@@ -118,7 +119,8 @@ def page(sheet: Sheet) -> str:
         as_good=terminal.as_good_text(answer),
         cost_text=terminal.cost_text(answer),
         present=terminal.present_text(answer),
-        fresh=[terminal.fresh_text(answer, cost) for cost in answer.fresh_costs],
+        fresh=terminal.fresh_text(answer) if answer.fresh_costs else "",
+        growing=growth_text(answer.growth) if answer.growth else "",
         change=spoken.change_text(answer),
         sure=spoken.sure_text(answer),
         factor_of_two=spoken.factor_of_two_text(answer),

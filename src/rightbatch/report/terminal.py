@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ from rightbatch.question import Objective
 from rightbatch.records import Interval, StepTime
 from rightbatch.report import units
 from rightbatch.report.growth import growth_text
+from rightbatch.wording import counted
 from rightbatch.zones import SURE
 
 COST_TITLES = {
@@ -157,8 +159,8 @@ def _lines(answer: Recommendation) -> list[RenderableType]:
         say("0 seeds", "predicted by the search, not trained to the target")
     if answer.present is not None:
         say("present", present_text(answer))
-    for cost in answer.fresh_costs:
-        say("fresh run", f"the choice once more with a fresh seed: {fresh_text(answer, cost)}")
+    if answer.fresh_costs:
+        say("fresh run", f"the choice once more, {fresh_text(answer)}")
     if answer.growth is not None:
         say("growing", growth_text(answer.growth))
     for reason in answer.reasons:
@@ -191,9 +193,11 @@ def present_text(answer: Recommendation) -> str:
     return f"{what} {costs} {units.times(present.times_the_best)} the best"
 
 
-def fresh_text(answer: Recommendation, cost: float | None) -> str:
-    """The cost of a run with a fresh seed."""
-    return "missed the target" if cost is None else units.cost(cost, answer.objective)
+def fresh_text(answer: Recommendation) -> str:
+    """What runs with fresh seeds cost."""
+    costs = [math.inf if cost is None else cost for cost in answer.fresh_costs]
+    told = ", ".join("missed the target" if math.isinf(c) else units.cost(c, answer.objective) for c in sorted(costs))
+    return f"with {counted(len(costs), 'fresh seed')}: {told}"
 
 
 # ------------------------------------------------------------------------------------------------------- profile
