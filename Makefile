@@ -10,7 +10,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: find test lint docs bench clean
+.PHONY: find test lint docs bench trainers clean
 
 find: $(VENV)/.installed
 	$(BIN)/rightbatch find digits --threads 1 --study out/digits.study.db
@@ -34,6 +34,11 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/tradeoff_coverage.py
 	$(BIN)/python benchmarks/workers.py
 	$(BIN)/python benchmarks/kill_campaign.py
+
+# The Trainers of Lightning and of transformers, for real: what they bring along is too much for every test run.
+trainers: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[lightning,transformers]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/trainers
 
 clean:
 	rm -rf $(VENV) out
