@@ -416,7 +416,9 @@ CASES: dict[str, Case] = {
         Fault.WRONG_DIRECTION, lambda: good(metric=losses, direction="max"), "direction is 'max', .* the loss fell"
     ),
     "a loop with an accuracy that is to fall": Case(
-        Fault.WRONG_DIRECTION, lambda: a_loop(loop_with_an_accuracy), r"direction is 'min', and in \d+ steps"
+        Fault.WRONG_DIRECTION,
+        lambda: a_loop(loop_with_an_accuracy, direction="min"),
+        r"direction is 'min', and in \d+ steps",
     ),
     "a target in percent": Case(
         Fault.TARGET_OUT_OF_REACH, lambda: good(target=82.0), "The target is 82, and the .* share of right answers"

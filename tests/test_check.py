@@ -165,7 +165,7 @@ def test_a_loop_without_a_planned_length_and_a_metric_that_stands_still_are_not_
             if trial.due(step):
                 yield replace(next(loop(trial)), step=step, valid_loss=None, valid_metric=0.1)
 
-    report = check(a_loop(at_chance))
+    report = check(a_loop(at_chance, direction="min"))
     assert report.clean
     assert {entry.check for entry in report.not_looked_at} >= {"the learning rate", "the batch size"}
     unplanned = check(loop)

@@ -147,7 +147,18 @@ def test_a_study_keeps_its_direction(run) -> None:
     assert run("find", *OF_LOOP)[0] == 0
     code, out, err = run("find", *OF_LOOP, "--direction", "max")
     assert (code, out) == (1, "")
-    assert "begun with the direction 'min' of the metric, not 'max'" in words(err)
+    assert "judged with the direction 'min' of the metric, not 'max'. Give --direction min" in words(err)
+
+
+def test_a_direction_that_was_forgotten_can_be_said(run, folder: Path) -> None:
+    """The study that a refused search left behind is in nobody's way, nor is the mended code."""
+    metric = LOOP.replace("valid_loss=", "valid_metric=")
+    assert metric != LOOP
+    (folder / "my.py").write_text(metric)
+    code, out, err = run("find", *OF_LOOP)
+    assert (code, out) == (1, "")
+    assert "more or less of it is better" in words(err)
+    assert run("find", *OF_LOOP, "--direction", "min")[0] == 0
 
 
 @pytest.mark.parametrize("agreed", [True, False])

@@ -48,7 +48,7 @@ def clock(monkeypatch) -> Clock:
 
 
 def start(train: Callable[..., Any], trial: Trial = TRIAL, **fields: Any):
-    return LoopRunner(Loop(train, **fields)).start(trial)
+    return LoopRunner(Loop(train, **{"direction": "min", **fields})).start(trial)
 
 
 def outcomes_of(run) -> list[Point | Stop]:
@@ -526,7 +526,7 @@ def test_a_loop_that_will_not_be_closed_breaks_nothing() -> None:
 
 
 def test_the_run_is_not_saveable_and_takes_no_state() -> None:
-    runner = LoopRunner(Loop(yielding(scored(1)), name="mine"))
+    runner = LoopRunner(Loop(yielding(scored(1)), name="mine", direction="min"))
     assert not isinstance(runner.start(TRIAL), Saveable)
     with pytest.raises(InputError, match="'mine' was given a saved state of 3 bytes"):
         runner.start(TRIAL, b"abc")
@@ -587,7 +587,7 @@ def stepping(clock: Clock, *, every: int = 1, steps: int | None = None, evaluati
 
 
 def found_by(train: Any, sizes: list[int], rounds: int, **fields: Any) -> dict[int, Any]:
-    every = list(LoopRunner(Loop(train, **fields)).step_times(sizes, rounds=rounds))
+    every = list(LoopRunner(Loop(train, **{"direction": "min", **fields})).step_times(sizes, rounds=rounds))
     records = [record for record in every if not record.unfinished]
     assert {record.batch_size for record in every} == {record.batch_size for record in records}
     assert len({record.batch_size for record in records}) == len(records)
@@ -774,7 +774,7 @@ def test_settings_are_completed_and_unknown_ones_refused() -> None:
         seen.append(dict(trial.settings))
         yield scored(1)
 
-    runner = LoopRunner(Loop(train, name="mine", settings={"width": 3, "kind": "a"}))
+    runner = LoopRunner(Loop(train, name="mine", direction="min", settings={"width": 3, "kind": "a"}))
     runner.start(TRIAL).advance()
     runner.start(replace(TRIAL, settings=Settings({"width": 4}))).advance()
     assert seen == [{"width": 3, "kind": "a"}, {"width": 4, "kind": "a"}]
@@ -949,3 +949,9 @@ def test_gradients_are_on_for_the_next_loop_where_one_yields_without_them() -> N
     with torch.no_grad():
         assert isinstance(runs[0].advance(), Stop)
         assert not torch.is_grad_enabled()
+
+
+def test_a_metric_without_a_direction_is_asked_about() -> None:
+    """Before anything is searched: less would count as better, of an accuracy too."""
+    with pytest.raises(InputError, match=r"more or less of it is better\. Say direction 'max'"):
+        LoopRunner(Loop(yielding(scored(1)))).start(Trial(4, 0.1, 0)).advance()

@@ -98,9 +98,10 @@ class Growth:
     """The best plan of a growing batch beside the best fixed size, both with fresh seeds.
 
     `times_the_fixed` is the cost of the plan over that of the fixed size; `recommended` where all of its interval is
-    below 1. `spread` and `fixed_spread` are the deviations of the log of the cost between seeds. `parts` are the plan
-    without each of its later phases in turn, `tried` all plans in the order they were tried, both by the seeds that
-    chose; `spent` is what trying them took, in runs of the fixed size.
+    below 1. `seeds` are fresh ones: 0 where no plan was worth any. `spread` and `fixed_spread` are the deviations of
+    the log of the cost between seeds. `parts` are the plan without each of its later phases in turn, `tried` all plans
+    in the order they were tried, both by the seeds that chose; `spent` is what trying them took, in runs of the fixed
+    size.
     """
 
     batch_size: int
@@ -146,13 +147,13 @@ def compared(evidence: Evidence, plan: Plan, fixed: Plan, looks: int = len(LOOKS
 
 
 def growth_of(evidence: Evidence, fixed: Plan) -> Growth | None:
-    """What a study says of growing batches beside a fixed choice; None where none was run with fresh seeds."""
+    """What a study says of growing batches beside a fixed choice; None where none was run to the target."""
     if evidence.settings.get(SETTING):
         return None
     plans = _plans(evidence)
     gains = {plan: gain for plan in plans if (gain := compared(evidence, plan, fixed)) is not None}
     if not gains:
-        return None
+        return _unjudged(evidence, fixed, plans)
     best = min(gains, key=lambda plan: (-len(plan.fresh_costs(evidence)), gains[plan].estimate))
     gain, unit = gains[best], fixed.mean(evidence)
     ours, theirs = best.fresh_costs(evidence), fixed.fresh_costs(evidence)
@@ -169,6 +170,31 @@ def growth_of(evidence: Evidence, fixed: Plan) -> Growth | None:
         seeds=len(ours),
         parts=tuple(_row(evidence, part, unit, _seeds(evidence, part)) for part in best.parts()),
         tried=tuple(_row(evidence, plan, unit, seeds) for plan, seeds in plans.items() if seeds),
+        spent=sum(plan.spent(evidence, seed) for plan, seeds in plans.items() for seed in seeds) / unit,
+    )
+
+
+def _unjudged(evidence: Evidence, fixed: Plan, plans: Mapping[Plan, tuple[int, ...]]) -> Growth | None:
+    """Where no plan was worth a fresh seed, the cheapest one; None where none of them, or the fixed size, has a cost."""
+    unit = fixed.mean(evidence)
+    rows = {plan: _row(evidence, plan, unit, seeds) for plan, seeds in plans.items() if seeds}
+    reached = {plan: row.times_the_fixed for plan, row in rows.items() if row.times_the_fixed is not None}
+    if not reached or not math.isfinite(unit):
+        return None
+    best = min(reached, key=lambda plan: reached[plan])
+    return Growth(
+        batch_size=best.batch_size,
+        learning_rate=best.learning_rate,
+        schedule=str(best.schedule),
+        times_the_fixed=Interval(reached[best], note="by the seeds that plans are tried with"),
+        recommended=False,
+        cost=reached[best] * unit,
+        fixed_cost=unit,
+        spread=None,
+        fixed_spread=None,
+        seeds=0,
+        parts=(),
+        tried=tuple(rows.values()),
         spent=sum(plan.spent(evidence, seed) for plan, seeds in plans.items() for seed in seeds) / unit,
     )
 

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+DIRECTION_UNKNOWN = (
+    "and it was not said whether more or less of it is better. Say direction 'max' (an accuracy) or 'min' (an error): "
+    "--direction max or --direction min."
+)
+"""What is said of a metric where nobody said it."""
+
 
 def counted(number: int, what: str) -> str:
     """A number of things: "1 seed", "2 seeds"."""

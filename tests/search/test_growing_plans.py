@@ -17,6 +17,7 @@ from rightbatch.lattice import rate_at
 from rightbatch.means import ratio_of_means
 from rightbatch.question import Objective, Question
 from rightbatch.records import Point, Run, StepTime, Stop, StopReason, Target, Trial, WorkloadFacts
+from rightbatch.report.growth import growth_text
 from rightbatch.search.growing import MOST_RUNS, SEEDS, Growing
 from rightbatch.search.strategy import Advance, Done, Wait, fixed
 
@@ -215,3 +216,16 @@ def test_a_plan_that_misses_the_target_is_not_compared() -> None:
         evidence = evidence.with_run(run)
     assert plan.fresh_costs(evidence) == (math.inf,)
     assert compared(evidence, plan, best) is None
+
+
+def test_plans_that_were_not_worth_a_fresh_seed_are_told_as_such() -> None:
+    world = World(noise=0.0)
+    evidence, best = of_fixed(world)
+    trial = Trial(best.batch_size, best.learning_rate, 0, world.planned, {"batch_schedule": "256@340"})
+    evidence = evidence.with_run(world.run(trial, curves.until_target(TARGET), len(evidence.runs) + 1))
+    growth = world.growth(evidence)
+    assert growth is not None
+    assert (growth.seeds, growth.recommended, growth.schedule) == (0, False, "256@340")
+    plan = Plan(best.learning_rate, schedule_of(trial))
+    assert growth.times_the_fixed.estimate == pytest.approx(plan.cost(evidence, 0) / best.mean(evidence))
+    assert growth_text(growth).startswith("No growing batch is known to be faster: of 1 plan")

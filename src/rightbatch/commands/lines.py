@@ -12,6 +12,7 @@ from typing import Any
 
 from rightbatch.errors import InputError, WorkloadError
 from rightbatch.records import Direction, Point, Trial
+from rightbatch.wording import DIRECTION_UNKNOWN
 
 FIELDS = (
     "step",
@@ -38,10 +39,7 @@ LONGEST_SHOWN = 300
 """What is kept of a program's output for a message: so many lines at either end, so many characters of each."""
 
 
-NO_DIRECTION = (
-    "prints valid_metric, and it was not said whether more or less of it is better. Say direction 'max' (an accuracy) "
-    "or 'min' (an error): --direction max or --direction min."
-)
+NO_DIRECTION = f"prints valid_metric, {DIRECTION_UNKNOWN}"
 
 
 def check_pattern(pattern: str, direction: Direction | None) -> None:

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import Any
 
-from rightbatch.errors import RightbatchError, WorkloadError
+from rightbatch.errors import InputError, RightbatchError, WorkloadError
 from rightbatch.loops.clock import PAUSED
 from rightbatch.loops.loop import Loop, LoopTrial
 from rightbatch.loops.points import real, whole
 from rightbatch.raised import in_our_terms
 from rightbatch.records import Point
 from rightbatch.streams import RandomStreams
+from rightbatch.wording import DIRECTION_UNKNOWN
 
 _END = object()
 
@@ -120,10 +121,12 @@ def completed(yielded: Any, loop: Loop, given: LoopTrial) -> Point:
     if step == 0:  # all that came before was making model and data
         given.clock.reset()
     valid_loss, valid_metric = real(yielded.valid_loss, "valid_loss"), real(yielded.valid_metric, "valid_metric")
-    if valid_metric is None and loop.direction == "min":
+    if valid_metric is not None and loop.direction is None:
+        raise InputError(f"The loop {loop.called!r} yields a valid_metric, {DIRECTION_UNKNOWN}")
+    if valid_metric is None and loop.direction != "max":
         valid_metric = valid_loss
     if valid_metric is None:
-        also = " or a valid_loss" if loop.direction == "min" else ": for direction='max' a valid_loss alone will not do"
+        also = " or a valid_loss" if loop.direction != "max" else ": for direction='max' a valid_loss alone will not do"
         raise WorkloadError(f"The loop {loop.called!r} yielded step {step} without a valid_metric. Give one{also}.")
     if valid_loss is None and loop.target_quantity == "valid_loss":
         raise WorkloadError(

@@ -47,12 +47,12 @@ class Loop:
     ----------
     train: A generator function `(trial) -> points`; `trial` is a `LoopTrial`. It trains from scratch each time it is
         called, and yields a `Point` when `trial.due(step)` says so. `valid_metric` may be left out where `valid_loss`
-        is given and a better metric is smaller; what else is left at 0 is filled in. A point at step 0, before
+        is given and the direction is not "max"; what else is left at 0 is filled in. A point at step 0, before
         training, is welcome: it tells where the run started from.
     name: How studies and pages call it; None: file and function, as "my:train".
     train_examples: How many training examples there are; 0: not known.
     planned_examples: Planned length of a run in examples seen; 0: the loop ends when it likes.
-    direction: Whether a better metric is larger ("max") or smaller ("min").
+    direction: Whether a better metric is larger ("max") or smaller ("min"). None: no metric but the loss is yielded.
     target: The value to be reached, of `target_quantity`.
     present: The batch size and learning rate that the person trains with now.
     settings: Named numbers or strings that a trial may change, with their defaults.
@@ -66,7 +66,7 @@ class Loop:
     name: str | None = None
     train_examples: int = 0
     planned_examples: int = 0
-    direction: Direction = "min"
+    direction: Direction | None = None
     target: float | None = None
     target_quantity: Literal["valid_metric", "valid_loss"] = "valid_metric"
     present: tuple[int, float] | None = None
@@ -78,9 +78,9 @@ class Loop:
                 f"train is a {type(self.train).__name__}, expected a generator function: `def train(trial)` with a "
                 f"`yield` in it. Give the function itself, not what it returns."
             )
-        for name, allowed in (("direction", ("min", "max")), ("target_quantity", ("valid_metric", "valid_loss"))):
+        for name, allowed in (("direction", (None, "min", "max")), ("target_quantity", ("valid_metric", "valid_loss"))):
             if getattr(self, name) not in allowed:
-                choices = " or ".join(repr(value) for value in allowed)
+                choices = " or ".join(repr(value) for value in allowed if value)
                 raise WorkloadError(f"{name} is {choices}, got {getattr(self, name)!r}.")
         for name in ("train_examples", "planned_examples"):
             if getattr(self, name) < 0:
@@ -107,7 +107,7 @@ class Loop:
             valid_examples=0,
             planned_examples=self.planned_examples,
             metric="valid_metric",
-            direction=self.direction,
+            direction=self.direction or "min",
             optimizer="unknown",
             target=self.target,
             target_quantity=self.target_quantity,

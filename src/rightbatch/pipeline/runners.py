@@ -127,7 +127,7 @@ def _of_any_framework(made: Any, ask: Ask, threads: int | None) -> Runner | None
     if inspect.isgeneratorfunction(made):
         made = Loop(
             made,
-            direction=ask.direction or "min",
+            direction=ask.direction,
             train_examples=ask.train_examples or 0,
             planned_examples=ask.planned_examples or 0,
             present=ask.present,

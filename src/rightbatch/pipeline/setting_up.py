@@ -56,7 +56,8 @@ def open_study(
     facts = replace(facts, given=as_given(given))
     study = Study.open_or_create(path or default_study(facts.name), facts)
     held = study.facts
-    if held.source != facts.source and changed_code != "mix":
+    nothing_to_mix = not judged(study)
+    if held.source != facts.source and changed_code != "mix" and not nothing_to_mix:
         study.close()
         raise ChangedCodeError(
             f"The code of {facts.name!r}, or the checkpoint that its runs start from, has changed since {study.path} "
@@ -68,9 +69,9 @@ def open_study(
         train_examples=held.train_examples or facts.train_examples,
         source=facts.source,
         given=facts.given or held.given,
-        earlier_sources=tuple(
-            source for source in dict.fromkeys((*held.earlier_sources, held.source)) if source != facts.source
-        ),
+        earlier_sources=()
+        if nothing_to_mix
+        else tuple(source for source in dict.fromkeys((*held.earlier_sources, held.source)) if source != facts.source),
     )
     if known != held:
         study.replace_facts(known)
@@ -85,12 +86,8 @@ def ask_of(study: Study, runner: Runner, ask: Ask) -> None:
 
     Raises `InputError` for what cannot.
     """
+    _agree_on_direction(study, ask)
     facts = facts_as_asked(study.facts, ask)
-    if ask.direction not in (None, facts.direction):
-        raise InputError(
-            f"This study was begun with the direction {facts.direction!r} of the metric, not {ask.direction!r}. "
-            f"Leave --direction out, or choose a new study with --study."
-        )
     if facts.length_bound and (ask.objective or "").lower() == "metric":
         raise InputError(
             f"The rate of {facts.name!r} changes along a run, so runs cannot be compared at --at-seconds or "
@@ -100,6 +97,24 @@ def ask_of(study: Study, runner: Runner, ask: Ask) -> None:
     check_settings(set(ask.settings or ()) - also, facts.settings, f"workload {facts.name!r}")
     question(ask, stated_target(study, ask) or _unreachable(facts))
     keep_asked(study, ask)
+
+
+def _agree_on_direction(study: Study, ask: Ask) -> None:
+    """Take over the direction of a metric, where nothing was judged by another one yet."""
+    facts = study.facts
+    if ask.direction in (None, facts.direction):
+        return
+    if judged(study):
+        raise InputError(
+            f"The runs of {study.path} were judged with the direction {facts.direction!r} of the metric, not "
+            f"{ask.direction!r}. Give --direction {facts.direction}, or choose a new study with --study."
+        )
+    study.replace_facts(replace(facts, direction=ask.direction))
+
+
+def judged(study: Study) -> bool:
+    """Whether a run has come to an evaluation."""
+    return any(run.points for run in study.runs())
 
 
 def pose(study: Study, runner: Runner, ask: Ask, watch: Watch, seeds: Sequence[int]) -> Evidence:

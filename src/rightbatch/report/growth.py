@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from rightbatch.growth import Growth, plan_text
 from rightbatch.report import units
+from rightbatch.wording import counted
 
 
 def growth_text(growth: Growth) -> str:
     """The verdict in a sentence or two."""
+    if not growth.seeds:
+        return _unjudged(growth)
     plan = plan_text(growth.batch_size, growth.learning_rate, growth.schedule)
     told = (
         "a batch that grows is faster"
@@ -24,6 +27,16 @@ def growth_text(growth: Growth) -> str:
     return (
         f"{told[0].upper()}{told[1:]}: {plan} costs {units.interval(growth.times_the_fixed)} times the fixed batch "
         f"size, by {growth.seeds} fresh seeds{spread}.{_parts(growth)}"
+    )
+
+
+def _unjudged(growth: Growth) -> str:
+    """Where no plan was worth fresh seeds."""
+    plan = plan_text(growth.batch_size, growth.learning_rate, growth.schedule)
+    return (
+        f"No growing batch is known to be faster: of {counted(len(growth.tried), 'plan')} that was tried the cheapest, "
+        f"{plan}, costs {units.significant(growth.times_the_fixed.estimate)} times the fixed batch size, and was not "
+        f"run with fresh seeds."
     )
 
 

@@ -47,7 +47,9 @@ def growing_data(sheet: Sheet) -> list[Row]:
         if row.times_the_fixed is not None and (plan := (row.batch_size, row.learning_rate, row.schedule)) != best
     ]
     times = growth.times_the_fixed.estimate
-    chosen = {"plan": plan_text(*best), "times the fixed": times, "seeds": growth.seeds, "fresh": True}
+    fresh = growth.seeds > 0
+    seeds = growth.seeds or next(row.seeds for row in growth.tried if row.times_the_fixed == times)
+    chosen = {"plan": plan_text(*best), "times the fixed": times, "seeds": seeds, "fresh": fresh}
     return [*rows, chosen | _ends(*best) | {"cost": fixed * times}]
 
 
@@ -72,7 +74,8 @@ def draw_growing(sheet: Sheet, rows: Sequence[Row]) -> alt.LayerChart:
             )
         )
     best = rows[-1]
-    layers.append(mark(best["to"], best["cost"], "cost", "grown", GREEN, x, y))
+    if best["fresh"]:
+        layers.append(mark(best["to"], best["cost"], "cost", "grown", GREEN, x, y))
     return layered(layers)
 
 
