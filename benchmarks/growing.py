@@ -114,7 +114,7 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
         assert not isinstance(plan, Advance)
         lasting = [Trial(*usual, seed) for seed in SEEDS] + [Trial(*best, seed) for seed in SEEDS]
         evidence, _ = drive(kept, runner, fixed(lasting, "fresh seeds", reach), evidence)
-        tried = [p for p in _plans(evidence) if p != chosen]
+        tried = [p for p in _plans(evidence) if not p.schedule.fixed]
         spent = sum(p.spent(evidence, seed) for p in tried for seed in (0, 1))
         unit = mean_cost(chosen.fresh_costs(evidence))
         found = {

@@ -175,7 +175,7 @@ def growth_of(evidence: Evidence, fixed: Plan) -> Growth | None:
 
 
 def _unjudged(evidence: Evidence, fixed: Plan, plans: Mapping[Plan, tuple[int, ...]]) -> Growth | None:
-    """Where no plan was worth a fresh seed, the cheapest one; None where none of them, or the fixed size, has a cost."""
+    """Where no plan was worth a fresh seed, the cheapest one; None where no plan, or no fixed size, has a cost."""
     unit = fixed.mean(evidence)
     rows = {plan: _row(evidence, plan, unit, seeds) for plan, seeds in plans.items() if seeds}
     reached = {plan: row.times_the_fixed for plan, row in rows.items() if row.times_the_fixed is not None}
