@@ -21,7 +21,7 @@ from rightbatch.errors import ChangedCodeError, InputError
 from rightbatch.pipeline import runners
 from rightbatch.pipeline.runners import as_runner, crew_of
 from rightbatch.pipeline.setting_up import open_study
-from rightbatch.records import Point, Stop, Trial
+from rightbatch.records import Point, StepTime, Stop, Trial
 from rightbatch.runner import Runner
 from rightbatch.weights import KeptWeights
 from rightbatch.workers import pickled_maker
@@ -155,7 +155,8 @@ def test_the_study_is_another_one_with_a_checkpoint_and_with_each(saved: Path, t
     assert one.facts == same.facts
     assert len({runner.facts.source for runner in (without, one, other)}) == 3
     assert replace(one.facts, source="") == replace(without.facts, source="") == replace(other.facts, source="")
-    open_study(tmp_path / "a.study.db", one.facts).close()
+    with open_study(tmp_path / "a.study.db", one.facts) as study:
+        study.add_step_time(StepTime(8, (1.0,), (0.0,)), one.environment)
     open_study(tmp_path / "a.study.db", same.facts).close()
     for changed in (without, other):
         with pytest.raises(ChangedCodeError):

@@ -56,7 +56,7 @@ def open_study(
     facts = replace(facts, given=as_given(given))
     study = Study.open_or_create(path or default_study(facts.name), facts)
     held = study.facts
-    nothing_to_mix = not judged(study)
+    nothing_to_mix = not _measured(study)
     if held.source != facts.source and changed_code != "mix" and not nothing_to_mix:
         study.close()
         raise ChangedCodeError(
@@ -76,6 +76,11 @@ def open_study(
     if known != held:
         study.replace_facts(known)
     return study
+
+
+def _measured(study: Study) -> bool:
+    """Whether a study has anything that another version of the code could differ in."""
+    return judged(study) or bool(study.step_times() or study.gradient_samples()) or largest_that_fits(study) is not None
 
 
 # ----------------------------------------------------------------------------------------------------- questions
