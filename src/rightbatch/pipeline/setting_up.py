@@ -56,8 +56,8 @@ def open_study(
     facts = replace(facts, given=as_given(given))
     study = Study.open_or_create(path or default_study(facts.name), facts)
     held = study.facts
-    nothing_to_mix = not _measured(study)
-    if held.source != facts.source and changed_code != "mix" and not nothing_to_mix:
+    mixed = held.source != facts.source and _measured(study)
+    if mixed and changed_code != "mix":
         study.close()
         raise ChangedCodeError(
             f"The code of {facts.name!r}, or the checkpoint that its runs start from, has changed since {study.path} "
@@ -69,9 +69,11 @@ def open_study(
         train_examples=held.train_examples or facts.train_examples,
         source=facts.source,
         given=facts.given or held.given,
-        earlier_sources=()
-        if nothing_to_mix
-        else tuple(source for source in dict.fromkeys((*held.earlier_sources, held.source)) if source != facts.source),
+        earlier_sources=tuple(
+            source
+            for source in dict.fromkeys((*held.earlier_sources, *([held.source] if mixed else [])))
+            if source != facts.source
+        ),
     )
     if known != held:
         study.replace_facts(known)
@@ -80,7 +82,7 @@ def open_study(
 
 def _measured(study: Study) -> bool:
     """Whether a study has anything that another version of the code could differ in."""
-    return judged(study) or bool(study.step_times() or study.gradient_samples()) or largest_that_fits(study) is not None
+    return bool(study.step_times() or study.gradient_samples()) or largest_that_fits(study) is not None or judged(study)
 
 
 # ----------------------------------------------------------------------------------------------------- questions
