@@ -229,3 +229,14 @@ def test_plans_that_were_not_worth_a_fresh_seed_are_told_as_such() -> None:
     plan = Plan(best.learning_rate, schedule_of(trial))
     assert growth.times_the_fixed.estimate == pytest.approx(plan.cost(evidence, 0) / best.mean(evidence))
     assert growth_text(growth).startswith("No growing batch is known to be faster: of 1 plan")
+
+
+def test_beside_a_fixed_size_that_missed_with_both_seeds_nothing_is_tried() -> None:
+    world = World()
+    _, best = of_fixed(world)
+    missed = lambda points: "too dear" if len(points) > 3 else None  # noqa: E731
+    evidence = world.evidence()
+    for seed in SEEDS:
+        evidence = evidence.with_run(world.run(best.trial(seed, world.planned, {}), missed, seed + 1))
+    strategy = Growing(best, {}, max(world.sizes), lambda trial: True)
+    assert strategy(evidence) == Done("no growth that was tried is faster than the fixed batch size")

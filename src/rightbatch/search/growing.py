@@ -76,6 +76,8 @@ class Growing:
             if self.fixed.run(evidence, seed) is None:
                 limit = GIVE_UP_LATE * self.fixed.mean(evidence)
                 return self._advance(evidence, self.fixed, seed, limit, f"{self.fixed}, beside which plans are tried")
+        if not any(math.isfinite(self.fixed.cost(evidence, seed)) for seed in SEEDS):
+            return self.fixed  # it reached the target with other seeds alone: there is nothing to try plans beside
         best, costs, last = self.fixed, self._costs_of_fixed(evidence), ""
         unit = mean_cost(costs.values())
         spent, seen = 0.0, {best}
