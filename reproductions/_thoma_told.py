@@ -11,7 +11,7 @@ import altair as alt
 import numpy as np
 from numpy.typing import NDArray
 
-from rightbatch import Interval, Point, Run, curves
+from rightbatch import Interval, Point, Run, StopReason, curves
 from rightbatch.means import difference_of_means, mean_of, ratio_of_means
 from rightbatch.report import units
 from rightbatch.reproduction import Claim, Comparison, Measured, held
@@ -36,10 +36,12 @@ DRAWS = 1000
 
 
 def of_runs(runs: Sequence[Run], sizes: Sequence[int], rate: float, seed: int) -> list[dict[str, Any]]:
-    """The curves of some runs of a study, as plain numbers; the point before training left out."""
+    """The curves of some ended runs of a study, as plain numbers; the point before training left out."""
     found = []
     for run in runs:
         trial = run.trial
+        if run.stop is None or run.stop.reason is StopReason.INTERRUPTED:  # it was run again
+            continue
         if trial.batch_size in sizes and trial.seed == seed and math.isclose(trial.learning_rate, rate, rel_tol=1e-3):
             points = [point for point in run.points if point.step > 0]
             tests = itertools.accumulate((point.test_metric for point in points), lambda a, b: a if b is None else b)
@@ -105,12 +107,9 @@ def over_repeats(measured: Measured, value: Any) -> Interval:
 
 def as_patient(measured: Measured, batch_size: int, unit: str) -> list[float]:
     """Test accuracies with the patience that ten epochs are at 16, in steps or in seconds."""
-    known = {
-        (one["batch_size"], one["seed"]): one  # the longer training, where there are two
-        for one in (*measured["one_rate"], *measured["steady"])
-    }
-    trainings = [one for (size, _), one in known.items() if size == batch_size]
-    return accuracies(trainings, patience_of(measured, batch_size, unit))
+    patience = patience_of(measured, batch_size, unit)
+    long_enough = measured["one_rate" if patience <= measured["patience"] else "steady"]
+    return accuracies(of_size(long_enough, batch_size), patience)
 
 
 def patience_of(measured: Measured, batch_size: int, unit: str) -> float:
@@ -215,7 +214,7 @@ def notes(measured: Measured) -> tuple[str, ...]:
                 + ", ".join(
                     f"{units.interval(mean_of(as_patient(measured, b, unit)))} % at {b} "
                     f"({patience_of(measured, b, unit):g} epochs)"
-                    for b in seconds_of(measured)
+                    for b in (8, 16, 128)
                 )
                 + "."
             )
