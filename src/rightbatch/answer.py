@@ -27,9 +27,17 @@ class Caution(enum.Enum):
     )
     SEEDS_ASSUMED = "nothing was trained to the target with two seeds: that they differ by {} % is an assumption"
     ONE_SEED = "one seed everywhere: no interval, and differences may be luck"
-    MISSES = "no rate brought batch size {} to the target in what was run"
+    MISSES = "no rate brought batch size {} to the target in the length that runs were planned for"
     GIVEN_UP = (
         "batch size {} was given up, at every rate, when it had cost several times the best: how bad is not known"
+    )
+    CUT_SHORT = (
+        "batch size {} may be better than it looks: at rate {}, {} seeds got to the target for clearly less, and the "
+        "others ended at their planned length. Longer runs (--epochs) would tell"
+    )
+    DIRECTION = (
+        "the metric has the direction {!r}, and got worse by it in {} of {} runs while the loss fell. If it should be "
+        "{!r}, what is said by it here is upside down"
     )
     TARGET_MOVES = "the best batch size depends on the target: {}"
     OPTIMISTIC = "quality is that of the validation data that choices were made on: optimistic"

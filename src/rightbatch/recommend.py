@@ -12,6 +12,7 @@ from rightbatch import curves
 from rightbatch.advice import advice, case_of
 from rightbatch.answer import Caution, PresentChoice, Recommendation, SizeRow, TargetRow
 from rightbatch.batch_schedule import SETTING
+from rightbatch.cautions import cautions_of, cautions_of_forecast
 from rightbatch.cells import SizeEvidence
 from rightbatch.errors import InputError, InsufficientEvidence
 from rightbatch.evidence import Evidence
@@ -19,10 +20,9 @@ from rightbatch.fit.learning_rate import RateLawFit, fit_rate_law
 from rightbatch.fit.noise import CriticalPrior
 from rightbatch.fit.quantiles import t_quantile
 from rightbatch.fit.tradeoff import TradeoffFit, fit_tradeoff
-from rightbatch.growth import mean_cost
 from rightbatch.lattice import index_of, snap
 from rightbatch.question import EQUIVALENT_FACTOR, Objective, Question
-from rightbatch.records import Interval, StopReason, WorkloadFacts
+from rightbatch.records import Interval
 from rightbatch.search.forecast import Forecast
 from rightbatch.shortfall import nothing_reached
 from rightbatch.zones import SURE, Likelihood, find_zones, likelihoods
@@ -102,9 +102,9 @@ def recommend(
         cautions=(),
         spent_seconds=spent_seconds,
     )
-    cautions = _cautions(evidence, partial)
+    cautions = cautions_of(evidence, partial)
     if forecast is not None:
-        cautions = (*_cautions_of_forecast(evidence, forecast, best), *cautions)
+        cautions = (*cautions_of_forecast(evidence, forecast, best), *cautions)
     if not in_budget:
         cautions = (Caution.OUT_OF_BUDGET.value, *cautions)
     rested, failing = advice(case_of(evidence, forecast)) if advised else ((), ())
@@ -214,18 +214,6 @@ def _targets(evidence: Evidence, best: SizeEvidence) -> tuple[TargetRow, ...]:
     return tuple(rows)
 
 
-def _cautions_of_forecast(evidence: Evidence, forecast: Forecast, best: SizeEvidence) -> tuple[str, ...]:
-    said, guess = [], forecast.guess
-    better = forecast.costs[guess.batch_size, guess.learning_rate].estimate
-    assert best.cost is not None
-    if better < best.cost.estimate / EQUIVALENT_FACTOR:
-        share = 100 * (1 - better / best.cost.estimate)
-        said.append(Caution.NOT_REACHED_YET.value.format(guess.batch_size, f"{guess.learning_rate:g}", f"{share:.0f}"))
-    if all(len(size.best.costs) < 2 for size in forecast.sizes if size.best) and evidence.seed_noise.deviation is None:
-        said.append(Caution.SEEDS_ASSUMED.value.format(f"{100 * forecast.seed_deviation:.0f}"))
-    return tuple(said)
-
-
 def _reasons(answer: Recommendation, forecast: Forecast | None, prior: CriticalPrior | None) -> tuple[str, ...]:
     reasons = []
     for name, edge in (("below", answer.zones.very_small_below), ("above", answer.zones.huge_above)):
@@ -263,65 +251,6 @@ def _reasons(answer: Recommendation, forecast: Forecast | None, prior: CriticalP
             f"[{exponent.low:.2f}, {exponent.high:.2f}] (linear rule 1, square root 0.5)"
         )
     return tuple(reasons)
-
-
-def _given_up(evidence: Evidence, batch_size: int) -> bool:
-    """Whether the runs of a size that missed the target were stopped for their cost, not at their planned length."""
-    reasons = {run.stop.reason for run in evidence.relevant if run.trial.batch_size == batch_size and run.stop}
-    return StopReason.STOPPED_BY_RULE in reasons and StopReason.FINISHED not in reasons
-
-
-def _early(evidence: Evidence, answer: Recommendation) -> bool:
-    """Whether a run of the choice was beyond the target at its first evaluation after step 0."""
-    if evidence.question.objective is Objective.METRIC:
-        return False
-    crossings = [evidence.crossing(run) for run in evidence.runs_at(answer.batch_size, answer.learning_rate)]
-    return any(found is not None and found.low_examples == 0 for found in crossings)
-
-
-def _cautions(evidence: Evidence, answer: Recommendation) -> tuple[str, ...]:
-    said = [Caution.BEST_AT_EDGE.value.format(r.batch_size) for r in answer.sizes if r.at_edge and r.seeds]
-    for row in answer.sizes:
-        if row.learning_rate is None:
-            caution = Caution.GIVEN_UP if _given_up(evidence, row.batch_size) else Caution.MISSES
-            said.append(caution.value.format(row.batch_size))
-    if len(answer.sizes) > 1 and answer.batch_size in (answer.sizes[0].batch_size, answer.sizes[-1].batch_size):
-        which = "smallest" if answer.batch_size == answer.sizes[0].batch_size else "largest"
-        said.append(Caution.SIZE_AT_EDGE.value.format(which))
-    if answer.seed_deviation is None:
-        said.append(Caution.ONE_SEED.value)
-    elsewhere = {row.batch_size for row in answer.targets} - set(answer.not_excluded)
-    if elsewhere:
-        path = ", ".join(f"{row.batch_size} at {row.target:.4g}" for row in answer.targets)
-        said.append(Caution.TARGET_MOVES.value.format(path))
-    said += [
-        Caution.UNSTEADY.value.format(r.batch_size) for r in evidence.step_times if len(r.unsteady) > len(r.seconds) / 4
-    ]
-    if not evidence.facts.length_bound and _early(evidence, answer):
-        said.append(Caution.EARLY.value)
-    # The estimate of a search of few runs has the fresh run in it: what it is held against is what was known before.
-    chosen = (c for c in evidence.cells_of(answer.batch_size) if c.learning_rate == answer.learning_rate and c.reaches)
-    before = next((cell.mean for cell in chosen), answer.cost.estimate)
-    reached = [cost for cost in answer.fresh_costs if cost is not None]
-    if len(reached) < len(answer.fresh_costs):
-        said.append(Caution.FRESH_MISSED.value)
-    if reached and (times := mean_cost(reached) / before) > 1.25:
-        said.append(Caution.FRESH_SLOW.value.format(f"{times:.2f}"))
-    if not any(point.test_metric is not None for run in evidence.runs for point in run.points[-1:]):
-        said.append(Caution.OPTIMISTIC.value)
-    return (*said, *_cautions_of_workload(evidence.facts))
-
-
-def _cautions_of_workload(facts: WorkloadFacts) -> tuple[str, ...]:
-    """What to beware of whatever was measured: how the workload is judged, and what cannot be had of it."""
-    said = []
-    if not facts.train_examples:
-        said.append(Caution.EXAMPLES_UNKNOWN.value)
-    if facts.length_bound:
-        said.append(Caution.LENGTH_BOUND.value)
-    if facts.earlier_sources:
-        said.append(Caution.MIXED_CODE.value.format(1 + len(facts.earlier_sources)))
-    return (*said, *facts.lacks)
 
 
 def parse_objective(name: str) -> Objective:

@@ -12,7 +12,8 @@ from rightbatch.evidence import Evidence
 from rightbatch.question import Objective
 from rightbatch.records import Point, Run, Target
 from rightbatch.search.forecast import Forecast
-from rightbatch.wording import counted
+from rightbatch.search.out_of_reach import out_of_reach
+from rightbatch.wording import counted, of_percent
 
 
 def nothing_reached(evidence: Evidence, forecast: Forecast | None, in_budget: bool) -> str:
@@ -25,7 +26,7 @@ def nothing_reached(evidence: Evidence, forecast: Forecast | None, in_budget: bo
     after = (
         f" {'Choose' if in_budget else 'Give a larger --budget, choose'} an easier --target, or plan longer runs with "
         f"--epochs."
-        if forecast is None
+        if forecast is None or out_of_reach(evidence)
         else f"\n{_best_guess(forecast, evidence.question.objective)}"
     )
     return "\n".join([nearest + after, *_at_equal_cost(evidence)])
@@ -98,7 +99,9 @@ def _nearest(evidence: Evidence) -> str | None:
     if beyond := [run for value, run in tried if target.reached_by(value)]:
         return f"{said} {_beyond(evidence, beyond)}"
     value, run = (max if target.direction == "max" else min)(tried, key=lambda pair: pair[0])
-    return f"{said} The nearest came to {value:.4g}: {_called(run)}, {run.points[-1].examples:,} examples."
+    unit = of_percent(target.value) if 0 < value <= 1 else ""
+    question = f" Is the target in the unit of what is judged{unit}?" if unit else ""
+    return f"{said} The nearest came to {value:.4g}: {_called(run)}, {run.points[-1].examples:,} examples.{question}"
 
 
 def _beyond(evidence: Evidence, beyond: Sequence[Run]) -> str:
@@ -115,8 +118,7 @@ def _beyond(evidence: Evidence, beyond: Sequence[Run]) -> str:
             f"But {_called(run)} got there, and what a step takes at that size is not known: `rightbatch profile` "
             f"measures it, --objective examples or steps does without."
         )
-    trial = run.trial
-    runs = [other for other in evidence.runs_at(trial.batch_size, trial.learning_rate) if evidence.conclusive(other)]
+    runs = evidence.runs_at(run.trial.batch_size, run.trial.learning_rate)
     there = sum(evidence.crossing(other) is not None for other in runs)
     return f"But {_called(run)} did with {there} of {counted(len(runs), 'seed')}."
 

@@ -9,6 +9,11 @@ DIRECTION_UNKNOWN = (
 """What is said of a metric where nobody said it."""
 
 
+def of_percent(value: float) -> str:
+    """What a value is as a share, in brackets, where it may be meant in percent: " (0.94 for 94 %)"; else nothing."""
+    return f" ({value / 100:g} for {value:g} %)" if 1 < value <= 100 else ""
+
+
 def counted(number: int, what: str) -> str:
     """A number of things: "1 seed", "2 seeds"."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

@@ -375,6 +375,12 @@ def test_where_a_run_diverged_or_stalled_all_that_is_noisier_is_closed(how: str)
     assert closed_after(good) == set()
 
 
+def test_a_cell_that_reached_the_target_is_not_closed_for_what_happened_elsewhere() -> None:
+    gone = a_run((128, 0.1), (0.2, -9.0), Stop(StopReason.DIVERGED))
+    assert (64, 0.316) not in closed_after(a_run((64, 0.316), GOOD), gone)
+    assert (64, 0.1) in closed_after(a_run((64, 0.316), GOOD), gone)
+
+
 def test_a_cell_that_missed_or_is_lost_is_closed_alone() -> None:
     good = a_run((1024, 0.1), GOOD)
     slow = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 
 from rightbatch.checks.looking import Cannot
+from rightbatch.directions import has_learned, judged, looks_wrong, other
 from rightbatch.findings import Fault, Finding
-from rightbatch.fit.rank_correlation import FEWEST_PAIRS, rank_correlation
 from rightbatch.records import Direction, Point, Target, Trial
-
-CLEAR = 0.1
-"""A loss that has fallen, or a metric that has moved, by less than this share may have done so by chance."""
-
-AGAINST = 0.8
-"""A rank correlation of loss and goodness above this is that of a metric whose direction is the other one."""
+from rightbatch.wording import of_percent
 
 FAR = 20.0
 """A target so many times as large as all values that were seen may be of another unit, as 82 (%) for 0.82."""
@@ -23,44 +17,21 @@ FEWEST_STEPS = 20
 """Fewer steps are no training: a rate cannot be told from another, nor a size."""
 
 
-def has_learned(points: Sequence[Point]) -> bool:
-    """Whether the loss has clearly fallen over three points or more."""
-    losses = [loss for loss, _ in _judged(points)]
-    return len(losses) >= 3 and losses[0] - losses[-1] > CLEAR * abs(losses[0])
-
-
 def direction(points: Sequence[Point], declared: Direction) -> Iterator[Finding]:
     """A metric of its own gets better, in the direction that was declared, where the loss gets better."""
     if not has_learned(points):
         raise Cannot("the loss did not clearly fall in the first points, or there is none")
-    losses, values = zip(*_judged(points), strict=True)
+    losses, values = zip(*judged(points), strict=True)
     if values[-1] == 0:
-        raise Cannot("the metric is 0 at the end")  # one class alone is guessed: F1 may begin so
-    moved = abs(values[-1] - values[0]) > CLEAR * max(abs(values[0]), abs(values[-1]))
-    if moved and _gets_worse(losses, values, declared):
-        other: Direction = "min" if declared == "max" else "max"
+        raise Cannot("the metric is 0 at the end")
+    if looks_wrong(points, declared):
         yield Finding(
             Fault.WRONG_DIRECTION,
             f"The direction is {declared!r}, and in {points[-1].step:,} steps of training the loss fell from "
             f"{losses[0]:.4g} to {losses[-1]:.4g} while the metric went from {values[0]:.4g} to {values[-1]:.4g}.",
-            f"Say direction {other!r} (of a loop or a command: --direction {other}), or correct the metric.",
+            f"Say direction {other(declared)!r} (of a loop or a command: --direction {other(declared)}), or correct "
+            f"the metric.",
         )
-
-
-def _gets_worse(losses: Sequence[float], values: Sequence[float], declared: Direction) -> bool:
-    """Whether a metric gets worse, as declared, the lower the loss is: at every point of few, in rank of many."""
-    goodness = values if declared == "max" else [-value for value in values]
-    if len(values) < FEWEST_PAIRS:
-        return all(after <= before for before, after in itertools.pairwise(goodness))
-    found = rank_correlation(losses, goodness)
-    return found is not None and goodness[-1] < goodness[0] and found.correlation > AGAINST
-
-
-def _judged(points: Sequence[Point]) -> list[tuple[float, float]]:
-    """Loss and metric of the points that have both: the validation loss, or where there is none that of training."""
-    name = "valid_loss" if any(point.valid_loss is not None for point in points) else "train_loss"
-    pairs = [(getattr(point, name), point.valid_metric) for point in points]
-    return [(loss, value) for loss, value in pairs if loss is not None and value is not None]
 
 
 def target(points: Sequence[Point], wanted: Target | None, *, share: bool = False) -> Iterator[Finding]:
@@ -90,11 +61,10 @@ def target(points: Sequence[Point], wanted: Target | None, *, share: bool = Fals
 
 
 def _out_of_reach(wanted: Target, seen: str, *, note: bool = False) -> Finding:
-    percent = f" ({wanted.value / 100:g} for {wanted.value:g} %)" if 1 < wanted.value <= 100 else ""
     return Finding(
         Fault.TARGET_OUT_OF_REACH,
         f"The target is {wanted.value:g}, and the {wanted.quantity.replace('valid_', 'validation ')} {seen}.",
-        f"Give the target in the unit of what is judged{percent}.",
+        f"Give the target in the unit of what is judged{of_percent(wanted.value)}.",
         note=note,
     )
 

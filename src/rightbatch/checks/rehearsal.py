@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from rightbatch.batches import Source, is_loader
-from rightbatch.checks.aims import has_learned
 from rightbatch.checks.looking import Cannot, stage
+from rightbatch.directions import has_learned
 from rightbatch.errors import WorkloadError
 from rightbatch.evaluation import Evaluator, evaluating
 from rightbatch.losses import CONTRACT, check_loss, examples_in, is_total

@@ -36,6 +36,7 @@ from rightbatch.recommend import recommend
 from rightbatch.records import Settings
 from rightbatch.runner import Runner
 from rightbatch.search.adaptive import Adaptive
+from rightbatch.search.out_of_reach import while_nearer
 from rightbatch.search.strategy import Strategy, by_length
 from rightbatch.search.sweep import Sweep
 from rightbatch.wording import counted
@@ -123,7 +124,10 @@ def find(
         sizes = tuple(batch_sizes or sizes_to_try(runner, ask.present))
         seconds = None
         if allowed is not None:
-            seconds = allowed.seconds(run_seconds(kept, runner, ask) if allowed.runs is not None else None)
+            seconds = allowed.wall_seconds
+            if seconds is None:
+                seconds = allowed.seconds(run_seconds(kept, runner, ask))
+                began = time.monotonic()  # to know what a run costs is not paid from it
         deadline = None if seconds is None else began + seconds
         share = None if seconds is None else seconds / 3
         if limit is not None:
@@ -135,7 +139,7 @@ def find(
             runner = fitting(kept, workload, how, limit, ran)
             measure_step_times(kept, runner, timed, budget_seconds=share)
         evidence = pose(kept, runner, ask, watch, range(seeds))
-        strategy = _strategy(runner, evidence, ask, sizes, range(seeds))
+        strategy = while_nearer(_strategy(runner, evidence, ask, sizes, range(seeds)))
         if recorded_rates(runner) is None:
             few = suits_few_runs(evidence)
             foresee(outlook.of_few_runs(evidence) if few else outlook.of_adaptive(sizes, seeds, evidence))

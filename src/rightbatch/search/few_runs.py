@@ -276,9 +276,13 @@ def _next_seed(progress: Sequence[Progress], cell: Cell) -> int:
 
 def _closed(cells: Sequence[Cell], progress: Sequence[Progress], lost_after: float) -> Mask:
     """Cells that will not do: a run missed the target or is lost there; or one diverged or stalled there or where it is
-    less noisy, at a size as large and a rate as low."""
+    less noisy, at a size as large and a rate as low, and none reached the target here."""
     worse = [run.cell for run in progress if run.diverged or run.stalled]
     missed = {run.cell for run in progress if not run.reached and (run.ended or run.cost > lost_after)}
+    reached = {run.cell for run in progress if run.reached}
     return np.array(
-        [cell in missed or any(cell[0] <= size and cell[1] >= rate for size, rate in worse) for cell in cells]
+        [
+            cell in missed or (cell not in reached and any(cell[0] <= b and cell[1] >= rate for b, rate in worse))
+            for cell in cells
+        ]
     )

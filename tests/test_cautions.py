@@ -1,0 +1,64 @@
+"""What is said before an answer is trusted, on evidence that gives reason to it."""
+
+from __future__ import annotations
+
+import pytest
+
+from rightbatch.answer import Caution
+from rightbatch.evidence import Evidence
+from rightbatch.question import Objective, Question
+from rightbatch.recommend import recommend
+from rightbatch.records import Direction, Point, Run, Stop, StopReason, Target, Trial, WorkloadFacts
+
+TARGET = Target(0.5, "valid_loss", "min")
+
+
+def run(number: int, size: int, rate: float, losses: list[float], metrics: list[float] | None = None) -> Run:
+    points = tuple(
+        Point(10 * k, 10 * k * size, k / 10, valid_loss=loss, valid_metric=metrics[k] if metrics else None)
+        for k, loss in enumerate(losses)
+    )
+    return Run(Trial(size, rate, number), points, Stop(StopReason.FINISHED), 1.0, number)
+
+
+def cautions(runs: list[Run], direction: Direction = "max") -> tuple[str, ...]:
+    facts = WorkloadFacts("p", 1000, 0, 0, "valid_loss", direction, "unknown")
+    evidence = Evidence(facts, tuple(runs), (), Question(Objective.STEPS, TARGET))
+    return recommend(evidence, protocol="", spent_seconds={}, advised=False).cautions
+
+
+def begins(caution: Caution) -> str:
+    return caution.value.split("{")[0]
+
+
+FALLING = [2.0, 1.5, 1.0, 0.7, 0.45, 0.4, 0.35]
+RISING = [0.1, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8]
+
+
+@pytest.mark.parametrize(("direction", "said"), [("max", False), ("min", True)])
+def test_a_metric_that_gets_worse_as_the_loss_falls_is_told(direction: Direction, said: bool) -> None:
+    found = cautions([run(1, 32, 0.1, FALLING, RISING), run(2, 64, 0.1, FALLING, RISING)], direction)
+    told = [one for one in found if one.startswith(begins(Caution.DIRECTION))]
+    assert bool(told) == said
+    if said:
+        assert "'min', and got worse by it in 2 of 2 runs" in told[0]
+        assert "'max'" in told[0]
+
+
+def test_one_run_of_several_that_overfits_is_no_wrong_direction() -> None:
+    runs = [run(k, 32, 0.1, FALLING, RISING if k else RISING[::-1]) for k in range(3)]
+    assert not [one for one in cautions(runs) if one.startswith(begins(Caution.DIRECTION))]
+
+
+MISSED = [2.0, 1.5, 1.2, 1.0, 0.9, 0.8, 0.7]
+SLOW = [2.0, 1.8, 1.5, 1.2, 0.9, 0.45, 0.4]
+
+
+@pytest.mark.parametrize("cut_short", [True, False])
+def test_a_size_of_which_the_best_rate_was_cut_short_is_told(cut_short: bool) -> None:
+    better = [run(1, 64, 0.1, [2.0, 0.45, 0.4, 0.3, 0.3, 0.3, 0.3]), run(2, 64, 0.1, MISSED if cut_short else FALLING)]
+    found = cautions([*better, run(1, 64, 0.01, SLOW), run(2, 64, 0.01, SLOW)])
+    told = [one for one in found if one.startswith(begins(Caution.CUT_SHORT))]
+    assert bool(told) == cut_short
+    if cut_short:
+        assert "at rate 0.1, 1 of 2 seeds" in told[0]
