@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -368,3 +369,15 @@ def test_ctrl_c_leaves_a_whole_study_and_says_how_to_go_on(tmp_path: Path) -> No
         assert connection.execute("SELECT count(*) FROM runs WHERE stop_reason IS NULL").fetchone() == (0,)
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()
+
+
+def test_a_warning_is_a_sentence(run, monkeypatch: pytest.MonkeyPatch, golden: Path) -> None:  # type: ignore[no-untyped-def]
+    def warned(*arguments: object, **more: object) -> None:
+        warnings.warn("Runs are made one at a time.", stacklevel=1)
+        raise RightbatchError("enough")
+
+    monkeypatch.setattr("rightbatch.pipeline.show.show", warned)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        result = run("show", golden)
+    assert result.err.splitlines()[0] == "warning: Runs are made one at a time."

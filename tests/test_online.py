@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -85,6 +87,21 @@ def test_training_is_one_call() -> None:
     assert trained.points[0].step == 0
     assert trained.phases[0].begins_examples == 0
     assert trained.model(digits().data[0][:3]).shape == (3, 10)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"target": 0.3}, r"Reached the target \(valid_loss at most 0.3\) after [\d,]+ examples in"),
+        ({"target": 0.001}, r"Did not reach .* the best was 0\.\d+\. Plan more with planned_examples"),
+        ({"present": (32, 1e6)}, "The loss was beyond saving after"),
+    ],
+)
+def test_a_training_says_why_it_ended(more: dict[str, Any], said: str) -> None:
+    trained = rightbatch.train("digits", Planned(""), planned_examples=5_000, **more)
+    assert re.match(said, trained.ended)
+    assert trained.reached == said.startswith("Reached")
+    assert len(repr(trained)) < 1000  # neither its points nor its weights
 
 
 def test_what_cannot_be_trained_so_is_refused() -> None:

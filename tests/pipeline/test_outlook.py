@@ -76,3 +76,9 @@ def test_what_cannot_be_known_is_left_open() -> None:
         outlook.of_adaptive((16, 64), 5, evidence(planned_examples=0)),
     ):
         assert (found.low_seconds, found.high_seconds, found.exact) == (None, None, False)
+
+
+def test_a_search_goes_by_the_timed_size_nearest_to_what_is_trained_with_now() -> None:
+    assert outlook.of_few_runs(evidence()) == outlook.Outlook(None, 200.0, 1000.0)
+    assert outlook.of_few_runs(evidence(present=(48, 0.1))) == outlook.Outlook(None, 100.0, 500.0)
+    assert outlook.of_few_runs(replace(evidence(), step_times=())) == outlook.Outlook(None, None, None)

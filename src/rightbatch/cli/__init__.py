@@ -8,7 +8,8 @@ goes on).
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+import warnings
+from typing import Any, NoReturn
 
 from rightbatch.cli import branching, measuring, memory, posterior, reading, replaying, ruling, sharpness, training  # noqa: F401 - they register their verbs
 from rightbatch.cli.app import app, err
@@ -22,6 +23,8 @@ def main() -> NoReturn:
     own = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]  # behind -- is a person's command
     arguments = [argument for argument in own if argument != "--debug"] + sys.argv[1 + len(own) :]
     debug = "--debug" in own
+    if not debug:
+        warnings.showwarning = _say
     try:
         app(args=arguments)
     except RightbatchError as error:
@@ -32,3 +35,9 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)
+
+
+def _say(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """A warning as a sentence: where in our source it was raised helps nobody."""
+    kind = "" if issubclass(category, UserWarning) else f"{category.__name__}: "
+    err.print(f"warning: {kind}{message}", style="yellow", markup=False, soft_wrap=True)

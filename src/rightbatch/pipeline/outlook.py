@@ -75,9 +75,10 @@ def of_adaptive(batch_sizes: Sequence[int], seeds: int, evidence: Evidence) -> O
 
 
 def of_few_runs(evidence: Evidence) -> Outlook:
-    """That of the search of few runs, by a run of what is trained with now."""
-    size = evidence.facts.present[0] if evidence.facts.present else 32
-    seconds = _run_seconds(evidence, size)
+    """That of the search of few runs, by a run of what is trained with now, or of the size nearest to it."""
+    present = evidence.facts.present[0] if evidence.facts.present else 32
+    timed = sorted((r.batch_size for r in evidence.step_times), key=lambda size: max(size / present, present / size))
+    seconds = _run_seconds(evidence, timed[0]) if timed else None
     low, high = RUNS_OF_A_SEARCH
     return Outlook(None, *((low * seconds, high * seconds) if seconds is not None else (None, None)))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rightbatch import curves
@@ -22,12 +23,16 @@ ROUNDS = 5
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of it. `phases`: from how many examples on which batch size and factor of the rate were used."""
+    """What came of it. `ended`: why, in a sentence, with how near it came where the target was not reached.
 
-    points: tuple[Point, ...]
-    phases: tuple[Phase, ...]
+    `phases`: from how many examples on which batch size and factor of the rate were used. `points`: its evaluations.
+    """
+
     reached: bool
-    model: torch.nn.Module
+    ended: str
+    phases: tuple[Phase, ...]
+    points: tuple[Point, ...] = field(repr=False)
+    model: torch.nn.Module = field(repr=False)
 
 
 def train(
@@ -44,7 +49,7 @@ def train(
     """Train once, with a batch size that is chosen as it goes: no search before, nothing but seconds per step.
 
         trained = rightbatch.train("digits")
-        trained.model, trained.phases
+        trained.ended, trained.phases, trained.model
 
     Parameters
     ----------
@@ -84,4 +89,25 @@ def train(
     goal = None if wanted is None else Target(wanted, quantity, runner.facts.quantity_direction(quantity))
     points = tuple(points_of(run, goal))
     reached = goal is not None and curves.crossing(points, goal) is not None
-    return Trained(points, tuple(run.phases), reached, run.stepper.judged)
+    return Trained(reached, _ended(points, goal), tuple(run.phases), points, run.stepper.judged)
+
+
+def _ended(points: Sequence[Point], goal: Target | None) -> str:
+    """Why a training ended, and how near it came."""
+    last = points[-1]
+    after = f"after {last.examples:,} examples in {last.step:,} steps"
+    if curves.diverged(points):
+        return f"The loss was beyond saving {after}: begin with a lower rate (present=(batch_size, rate))."
+    if goal is None:
+        return f"The planned length: {after}."
+    bound = f"{goal.quantity} {'at least' if goal.direction == 'max' else 'at most'} {goal.value:g}"
+    if curves.crossing(points, goal) is not None:
+        return f"Reached the target ({bound}) {after}."
+    best = curves.best_value(points, goal.quantity, goal.direction)
+    near = "no value to judge" if best is None else f"the best was {best:.4g}"
+    if goal.reached_by(best):
+        near += ", but not at two evaluations in a row, as a target is reached"
+    return (
+        f"Did not reach the target ({bound}) in the planned length, {after}: {near}. Plan more with planned_examples, "
+        f"or give an easier target in the unit of what is judged."
+    )

@@ -27,9 +27,9 @@ def sure_text(answer: Recommendation) -> str:
     said = terminal.as_good_text(answer)
     runs = f"{chosen.seeds} seeds" if chosen.seeds != 1 else "one seed"
     at_all = sum(row.seeds > 0 and row.cost is not None for row in answer.sizes)
-    if answer.objective is Objective.METRIC:
-        return f"{said}. The choice was run with {runs}; {at_all} of {len(answer.sizes)} sizes were."
-    return f"{said}. The choice was trained to the target with {runs}; {at_all} of {len(answer.sizes)} sizes were."
+    done = "run" if answer.objective is Objective.METRIC else "trained to the target"
+    among = f"; {at_all} of {len(answer.sizes)} sizes were" if len(answer.sizes) > 1 else ", the only size tried"
+    return f"{said}. The choice was {done} with {runs}{among}."
 
 
 Source = Literal["measured", "predicted by the search", "by the sizes beside it", "by the laws"]

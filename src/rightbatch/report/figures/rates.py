@@ -161,10 +161,9 @@ def tell_rates(sheet: Sheet, rows: Sequence[Row]) -> str:
     """How the best rate goes with batch size, and what a rate that is off costs."""
     answer = sheet.answer
     ridge = ridge_data(sheet)
-    said = [
-        f"{len(rows)} pairs of rate and size. The best rate goes from {units.rate(ridge[0]['learning_rate'])} at batch "
-        f"size {ridge[0]['batch_size']} to {units.rate(ridge[-1]['learning_rate'])} at {ridge[-1]['batch_size']}."
-    ]
+    goes = f"goes from {units.rate(ridge[0]['learning_rate'])} at batch size {ridge[0]['batch_size']} to"
+    ends = f"{units.rate(ridge[-1]['learning_rate'])} at {ridge[-1]['batch_size']}"
+    said = [f"{len(rows)} pairs of rate and size. The best rate {goes if len(ridge) > 1 else 'is'} {ends}."]
     if answer.rate_law is not None:
         said.append(
             f"That is as the size to the power {units.interval(answer.rate_law.exponent, lambda v: f'{v:.2f}')}; the "

@@ -37,6 +37,8 @@ def draw_epoch(sheet: Sheet, rows: list[Row]) -> alt.LayerChart:
 def tell_epoch(sheet: Sheet, rows: Sequence[Row]) -> str:
     """The fastest size, and the slowest."""
     fast, slow = min(rows, key=lambda r: r["value"]), max(rows, key=lambda r: r["value"])
+    if len(rows) == 1:
+        return f"An epoch takes {units.seconds(fast['value'])} at batch size {fast['batch_size']}, the only one timed."
     return (
         f"An epoch is fastest at batch size {fast['batch_size']} ({units.seconds(fast['value'])}) and slowest at "
         f"{slow['batch_size']} ({units.seconds(slow['value'])})."
