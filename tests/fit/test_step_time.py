@@ -229,21 +229,21 @@ def test_a_special_power_of_two_is_seen_through_drift_that_its_neighbours_share(
     (found,) = powers_of_two(around(256, 0.9))
     assert found.batch_size == 256
     assert found.ratio.estimate == pytest.approx(0.9, abs=0.01)
-    assert found.matters
+    assert found.differs
 
 
-def test_a_power_of_two_like_its_neighbours_rarely_matters() -> None:
+def test_a_power_of_two_like_its_neighbours_rarely_differs() -> None:
     found = [powers_of_two(around(256, 1.0, seed))[0] for seed in range(40)]
     assert np.mean([1.0 in f.ratio for f in found]) >= 0.85
-    assert not any(f.matters for f in found)
+    assert not any(f.differs for f in found)
 
 
 def test_what_matters_is_both_sure_and_at_least_two_percent() -> None:
     (one,) = powers_of_two(around(64, 1.01, deviation=1e-4))
     assert 1.0 not in one.ratio
-    assert not one.matters
+    assert not one.differs
     (two,) = powers_of_two(around(64, 1.03, deviation=1e-4))
-    assert two.matters
+    assert two.differs
 
 
 def test_only_powers_of_two_from_four_with_both_neighbours_are_judged() -> None:

@@ -55,7 +55,7 @@ class PowerOfTwo:
     ratio: Interval
 
     @property
-    def matters(self) -> bool:
+    def differs(self) -> bool:
         """Whether the interval leaves out 1 and the difference is at least 2 %."""
         return 1.0 not in self.ratio and abs(self.ratio.estimate - 1) >= 0.02
 

@@ -218,7 +218,7 @@ class ProfileSummary:
 def profile_summary(
     records: Sequence[StepTime], asked: Sequence[int] = (), before: Sequence[StepTime] = ()
 ) -> ProfileSummary:
-    """What a profile says: times by size, the law, where throughput saturates, whether powers of two matter.
+    """What a profile says: times by size, the law, where throughput saturates, whether powers of two differ.
 
     A size that was asked for and has no time did not fit into memory. `before`: what the study had already.
     """
@@ -264,7 +264,9 @@ def print_profile(summary: ProfileSummary, console: Console) -> None:
         sizes = ", ".join(f"{size:,}" for size in summary.did_not_fit)
         console.print(f"did not fit into memory: {sizes} (`rightbatch memory` finds what does)")
     for power in summary.powers_of_two:
-        verdict = "matters" if power.matters else "no difference seen"
+        verdict = "no difference seen"
+        if power.differs:
+            verdict = "faster than they are" if power.ratio.estimate < 1 else "slower than they are"
         console.print(
             f"power of two {power.batch_size}: {units.interval(power.ratio)} times its neighbours' step: {verdict}"
         )
