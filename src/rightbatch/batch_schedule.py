@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 from rightbatch.errors import InputError
 from rightbatch.records import Setting, Trial
@@ -105,6 +105,12 @@ class BatchSchedule:
             if steps <= 0:
                 break
         return examples
+
+    def alike_until(self, other: BatchSchedule) -> float:
+        """After how many examples they are to differ; infinite where they are the same."""
+        pairs = zip_longest(self.phases, other.phases)
+        unlike = next((pair for pair in pairs if pair[0] != pair[1]), ())
+        return min((phase.begins_examples for phase in unlike if phase is not None), default=math.inf)
 
     def __str__(self) -> str:
         """Of all phases but the first, as `parsed` reads it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,13 +63,27 @@ class Plan:
         cost = self.evidence(evidence).cost(run) if run is not None else None
         return math.inf if cost is None else cost
 
-    def spent(self, evidence: Evidence, seed: int) -> float:
-        """What its run with a seed took, whether it reached the target or not."""
+    def spent(self, evidence: Evidence, seed: int, before: Iterable[Plan] = ()) -> float:
+        """What its run with a seed took, whether it reached the target or not.
+
+        Less what it has in common with runs of plans `before` it that began with the same size and rate, and is made
+        once.
+        """
         own = self.evidence(evidence)
         run = own.run_of(self.batch_size, self.learning_rate, seed)
         if run is None or not run.points:
             return 0.0
-        return own.cost_of_steps(self.batch_size, run.points[-1].step, run.points[-1].examples) or 0.0
+        common = max((self._in_common(evidence, seed, other) for other in before), default=0.0)
+        begun = max((p for p in run.points if p.examples <= common), key=lambda p: p.examples, default=run.points[0])
+        costs = [own.cost_of_steps(self.batch_size, p.step, p.examples) or 0.0 for p in (begun, run.points[-1])]
+        return costs[1] - costs[0]
+
+    def _in_common(self, evidence: Evidence, seed: int, other: Plan) -> float:
+        """For how many examples a run of another plan was as its own with the same seed is."""
+        if (self.batch_size, self.learning_rate) != (other.batch_size, other.learning_rate):
+            return 0.0
+        run = other.evidence(evidence).run_of(other.batch_size, other.learning_rate, seed)
+        return min(self.schedule.alike_until(other.schedule), run.points[-1].examples if run and run.points else 0.0)
 
     def mean(self, evidence: Evidence) -> float:
         """The geometric mean of its costs over all seeds that took part in choosing; infinite if any missed."""
@@ -101,7 +115,7 @@ class Growth:
     below 1. `seeds` are fresh ones: 0 where no plan was worth any. `spread` and `fixed_spread` are the deviations of
     the log of the cost between seeds. `parts` are the plan without each of its later phases in turn, `tried` all plans
     in the order they were tried, both by the seeds that chose; `spent` is what trying them took, in runs of the fixed
-    size.
+    size: what plans that begin alike have in common is trained once.
     """
 
     batch_size: int
@@ -170,7 +184,7 @@ def growth_of(evidence: Evidence, fixed: Plan) -> Growth | None:
         seeds=len(ours),
         parts=tuple(_row(evidence, part, unit, _seeds(evidence, part)) for part in best.parts()),
         tried=tuple(_row(evidence, plan, unit, seeds) for plan, seeds in plans.items() if seeds),
-        spent=sum(plan.spent(evidence, seed) for plan, seeds in plans.items() for seed in seeds) / unit,
+        spent=_spent(evidence, plans) / unit,
     )
 
 
@@ -195,7 +209,7 @@ def _unjudged(evidence: Evidence, fixed: Plan, plans: Mapping[Plan, tuple[int, .
         seeds=0,
         parts=(),
         tried=tuple(rows.values()),
-        spent=sum(plan.spent(evidence, seed) for plan, seeds in plans.items() for seed in seeds) / unit,
+        spent=_spent(evidence, plans) / unit,
     )
 
 
@@ -217,6 +231,12 @@ def _seeds(evidence: Evidence, plan: Plan) -> tuple[int, ...]:
     own = plan.evidence(evidence)
     runs = own.runs_at(plan.batch_size, plan.learning_rate)
     return tuple(sorted(run.trial.seed for run in runs if run.trial.seed < FRESH_SEED and own.conclusive(run)))
+
+
+def _spent(evidence: Evidence, plans: Mapping[Plan, Sequence[int]]) -> float:
+    """What the runs of plans took, in the order they were tried."""
+    tried = list(plans)
+    return sum(plan.spent(evidence, seed, tried[:k]) for k, (plan, seeds) in enumerate(plans.items()) for seed in seeds)
 
 
 def _row(evidence: Evidence, plan: Plan, unit: float, seeds: tuple[int, ...]) -> PlanRow:

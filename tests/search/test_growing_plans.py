@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rightbatch import curves
-from rightbatch.batch_schedule import schedule_of
+from rightbatch.batch_schedule import parsed, schedule_of
 from rightbatch.evidence import FRESH_SEED, Evidence
 from rightbatch.growth import LOOKS, Growth, Plan, compared, fixed_plan, growth_of, mean_cost
 from rightbatch.lattice import rate_at
@@ -151,12 +151,31 @@ def test_the_search_ends_when_it_has_cost_as_much_as_it_may() -> None:
     for most in (2.0, MOST_RUNS):
         evidence, strategy, _ = searched(World(luck=0.02), most_runs=most)
         unit = strategy.fixed.mean(evidence)
-        spent = sum(
-            Plan(run.trial.learning_rate, schedule_of(run.trial)).spent(evidence, run.trial.seed)
-            for run in evidence.runs
-            if not schedule_of(run.trial).fixed and run.trial.seed < FRESH_SEED
-        )
+        spent, alone, before = 0.0, 0.0, list[Plan]()
+        for run in evidence.runs:
+            if not schedule_of(run.trial).fixed and run.trial.seed < FRESH_SEED:
+                plan = Plan(run.trial.learning_rate, schedule_of(run.trial))
+                alone += plan.spent(evidence, run.trial.seed)
+                spent += plan.spent(evidence, run.trial.seed, [one for one in before if one != plan])
+                before.append(plan)
         assert most * 0.5 * unit < spent < (most + 2.6) * unit  # the last plan is tried to its end
+    assert spent < 0.8 * alone  # what plans have in common is trained once
+
+
+def test_what_a_run_has_in_common_with_an_earlier_one_is_not_spent_again() -> None:
+    world = World()
+    plans = [Plan(0.1, parsed(64, text)) for text in ("256@8000", "512@8000", "256@12000", "256@12000, 1024@14000")]
+    reach = curves.until_target(TARGET)
+    known = world.evidence()
+    for one in plans:
+        known = known.with_run(world.run(one.trial(0, world.planned, {}), reach, len(known.runs) + 1))
+    whole = [plan.spent(known, 0) for plan in plans]
+    of_small = world.step_seconds(64) / 64  # seconds an example
+    assert plans[1].spent(known, 0, plans[:1]) == pytest.approx(whole[1] - 8_000 * of_small, rel=0.05)
+    assert plans[2].spent(known, 0, plans[:2]) == pytest.approx(whole[2] - 8_000 * of_small, rel=0.05)
+    of_both = 12_000 * of_small + 2_000 * world.step_seconds(256) / 256
+    assert plans[3].spent(known, 0, plans[:3]) == pytest.approx(whole[3] - of_both, rel=0.1)
+    assert plans[3].spent(known, 0, [Plan(0.2, plans[0].schedule)]) == whole[3]
 
 
 def test_the_same_evidence_gives_the_same_answer_in_any_order_of_runs() -> None:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rightbatch import curves
-from rightbatch.errors import InputError, StateError, WorkloadError
+from rightbatch.errors import StateError, WorkloadError
 from rightbatch.evidence import Evidence
 from rightbatch.pipeline.kills import Kills
-from rightbatch.question import Objective
+from rightbatch.pipeline.starts import check_start
+from rightbatch.pipeline.trunks import Trunks
 from rightbatch.records import Environment, Run, Settings, Stop, StopReason, Trial
 from rightbatch.runner import KeepsWeights, Pausable, RunInProgress, Saveable
 from rightbatch.search.strategy import Advance, Done, Strategy
@@ -75,6 +76,7 @@ class Desk:
         self._aside: dict[Trial, Run] = {}  # paused too, but only their states are kept
         self._wanted: dict[Trial, Advance] = {}  # to go on as soon as the worker that holds them is free
         self._kills = Kills()
+        self._trunks = Trunks()
         self._asked: tuple[Evidence, int] | None = None
         self._charged = time.monotonic()
 
@@ -119,11 +121,14 @@ class Desk:
                 self._study.add_point(task.run.identifier, outcome)
                 task.run = replace(task.run, points=(*task.run.points, outcome))
                 self._watch(task.run, task.action.why, self.evidence)
-                self._check_start(task)
+                check_start(self.evidence, outcome)
                 stop = self._judge(task)
+                if task.action.branches and (state := _state(task)) is not None:
+                    self._trunks.keep(task.run.trial, task.run.points, state)
         except StateError as error:  # damaged, or of an earlier version: the run will be made anew
             stop = Stop(StopReason.INTERRUPTED, str(error))
             self._study.drop_state(task.run.identifier, stop)
+            self._trunks.drop()
         except WorkloadError as error:
             self._charge()
             self._end(task, Stop(StopReason.FAILED, str(error)))
@@ -169,7 +174,8 @@ class Desk:
         if trial in self._paused:
             self._go_on(trial, action)
         else:
-            self.active.append(self._from_state(trial, action) or self._anew(trial, action))
+            begun = self._from_state(trial, action) or self._branched(trial, action) or self._anew(trial, action)
+            self.active.append(begun)
 
     def _go_on(self, trial: Trial, action: Advance) -> None:
         """Take up a run that is held open, or note that it is wanted while its worker makes another one."""
@@ -205,6 +211,21 @@ class Desk:
                 self.evidence = self.evidence.with_run(lost)
         return None
 
+    def _branched(self, trial: Trial, action: Advance) -> Task | None:
+        """A run that goes on from where another one, which began alike, is to differ; None if there is none."""
+        found = self._trunks.nearest(trial) if action.branches else None
+        if found is None:
+            return None
+        points, state = found
+        try:
+            progress = self._crew.start(trial, state)
+        except StateError:
+            self._trunks.drop()
+            return None
+        identifier = self._study.start_run(trial, self._environment)
+        self._study.add_points(identifier, points)
+        return Task(Run(trial, points, None, 0.0, identifier), progress, action)
+
     def _anew(self, trial: Trial, action: Advance) -> Task:
         # Started before it is written down: a trial that cannot even begin leaves no run behind.
         progress = self._crew.start(trial)
@@ -212,20 +233,6 @@ class Desk:
         return Task(Run(trial, (), None, 0.0, identifier), progress, action)
 
     # ------------------------------------------------------------------------------------- how it pauses and ends
-
-    def _check_start(self, task: Task) -> None:
-        """Refuse a target that the weights reach as they are before any step: nothing could be told by it."""
-        question, point = self.evidence.question, task.run.points[-1]
-        target = question.target
-        if point.step or question.objective is Objective.METRIC:
-            return
-        value = getattr(point, target.quantity)
-        if target.reached_by(value):
-            raise InputError(
-                f"The target {target.value:g} is reached before any training: the "
-                f"{curves.called([point], target.quantity)} of "
-                f"{self.evidence.facts.name!r} is {value:.6g} at the start. Give a harder --target."
-            )
 
     def _judge(self, task: Task) -> Stop | None:
         """Whether a run stops at its last point; its state is saved when it is time to."""
@@ -243,7 +250,7 @@ class Desk:
     def _save(self, task: Task) -> bool:
         """Keep the state of a run after its last point; False where it has none."""
         task.unsaved_seconds = 0.0
-        state = task.progress.save() if isinstance(task.progress, Saveable) else None
+        state = _state(task)
         if state is None:
             return False
         self._study.save_state(task.run.identifier, task.run.points[-1].step, state)
@@ -321,6 +328,11 @@ class Desk:
             task.seconds += (now - self._charged) / len(self.active)
             task.unsaved_seconds += now - self._charged
         self._charged = now
+
+
+def _state(task: Task) -> bytes | None:
+    """Of a run after its last point; None where it has none."""
+    return task.progress.save() if isinstance(task.progress, Saveable) else None
 
 
 def weights_path(models: Path, run: int) -> Path:

@@ -80,18 +80,18 @@ class Growing:
             return self.fixed  # it reached the target with other seeds alone: there is nothing to try plans beside
         best, costs, last = self.fixed, self._costs_of_fixed(evidence), ""
         unit = mean_cost(costs.values())
-        spent, seen = 0.0, {best}
+        spent, seen = 0.0, list[Plan]()
         while True:
             for name, plan in self._moves(evidence, unit, best, last):
-                if plan in seen or not self.offers(plan.trial(0, self.planned_examples, self.settings)):
+                if plan in (self.fixed, *seen) or not self.offers(plan.trial(0, self.planned_examples, self.settings)):
                     continue
                 if spent >= self.most_runs * unit:
                     return best
-                seen.add(plan)
                 tried = self._tried(evidence, plan, costs)
                 if isinstance(tried, Advance):
                     return tried
-                spent += sum(plan.spent(evidence, seed) for seed in tried)
+                spent += sum(plan.spent(evidence, seed, seen) for seed in tried)
+                seen.append(plan)
                 if len(tried) == len(SEEDS) and mean_cost(tried.values()) <= BETTER * mean_cost(costs.values()):
                     best, costs, last = plan, tried, name
                     break
@@ -194,7 +194,7 @@ class Growing:
     def _advance(self, evidence: Evidence, plan: Plan, seed: int, limit: float, why: str) -> Advance:
         dear = _too_dear(plan.evidence(evidence), plan.batch_size, limit)
         until = any_rule(until_target(evidence.question.target), dear)
-        return Advance(plan.trial(seed, self.planned_examples, self.settings), until, why)
+        return Advance(plan.trial(seed, self.planned_examples, self.settings), until, why, branches=True)
 
 
 def _too_dear(evidence: Evidence, batch_size: int, limit: float) -> StopRule:

@@ -15,13 +15,15 @@ from rightbatch.records import Trial
 class Advance:
     """Start this trial, or continue it where it was left, until a rule says stop or the run ends by itself.
 
-    Where `pause` gives a reason the run is paused: it does not end, and can be continued with nothing repeated.
+    Where `pause` gives a reason the run is paused: it does not end, and can be continued with nothing repeated. A run
+    that `branches` may begin from the state of another one that began as it does, and others from its own states.
     """
 
     trial: Trial
     until: StopRule
     why: str
     pause: StopRule | None = None
+    branches: bool = False
 
 
 @dataclass(frozen=True)
