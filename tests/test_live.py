@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 
 from rightbatch.cli import live
 from rightbatch.evidence import Evidence
-from rightbatch.pipeline.desk import HELD
+from rightbatch.pipeline.beginnings import HELD
 from rightbatch.pipeline.outlook import Outlook
 from rightbatch.pipeline.show import show
 from rightbatch.records import Run, Stop, StopReason

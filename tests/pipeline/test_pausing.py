@@ -24,7 +24,8 @@ from rightbatch.errors import StateError, WorkloadError
 from rightbatch.evidence import Evidence
 from rightbatch.pipeline import desk
 from rightbatch.pipeline.asking import Ask
-from rightbatch.pipeline.desk import HELD, MOST_PAUSED, OUT_OF_BUDGET
+from rightbatch.pipeline.beginnings import HELD
+from rightbatch.pipeline.desk import MOST_PAUSED, OUT_OF_BUDGET
 from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.setting_up import gather, question
 from rightbatch.records import Environment, Point, Run, StepTime, Stop, StopReason, Target, Trial, WorkloadFacts

@@ -22,7 +22,7 @@ from rightbatch.commands import Command, CommandRunner
 from rightbatch.engine import WorkloadRunner
 from rightbatch.evidence import Evidence
 from rightbatch.loops import Loop, LoopRunner, LoopTrial
-from rightbatch.pipeline.desk import HELD
+from rightbatch.pipeline.beginnings import HELD
 from rightbatch.records import Point, Run, Trial
 from rightbatch.runner import Runner
 from rightbatch.search.strategy import Action, fixed

@@ -18,7 +18,7 @@ from rich.text import Text
 from rightbatch.errors import InsufficientEvidence
 from rightbatch.evidence import Evidence
 from rightbatch.pipeline.asking import Ask
-from rightbatch.pipeline.desk import HELD
+from rightbatch.pipeline.beginnings import HELD
 from rightbatch.pipeline.outlook import Outlook
 from rightbatch.pipeline.searching import guess_of
 from rightbatch.pipeline.show import evidence_of

@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from rightbatch import curves
 from rightbatch.errors import StateError, WorkloadError
 from rightbatch.evidence import Evidence
+from rightbatch.pipeline.beginnings import HELD, Beginnings, Task, check_start
 from rightbatch.pipeline.kills import Kills
-from rightbatch.pipeline.starts import check_start
-from rightbatch.pipeline.trunks import Trunks
 from rightbatch.records import Environment, Run, Settings, Stop, StopReason, Trial
-from rightbatch.runner import KeepsWeights, Pausable, RunInProgress, Saveable
+from rightbatch.runner import KeepsWeights, Pausable
 from rightbatch.search.strategy import Advance, Done, Strategy
 from rightbatch.store import RESUMABLE, Study
 from rightbatch.workers import Crew
@@ -29,30 +28,12 @@ MOST_PAUSED = 8
 OUT_OF_BUDGET = "the budget ended"
 """Why `drive` ended when it was not the strategy that said done."""
 
-HELD = "paused"
-"""What the study says of a paused run, and what `watch` is told instead of why the run was made."""
-
 Watch = Callable[[Run, str, Evidence], None]
 """Is told of every new point, pause and end of a run, with why the run was made and what was known before it."""
 
 
 def unwatched(run: Run, why: str, evidence: Evidence) -> None:
     """Nobody looks."""
-
-
-@dataclass(eq=False)
-class Task:
-    """One run under way, or paused.
-
-    `seconds` is its share of the wall clock, where time is shared out among the runs of that time: what the study does
-    not have yet. `unsaved_seconds` is the time since it was saved, all of it, without pauses.
-    """
-
-    run: Run
-    progress: RunInProgress
-    action: Advance
-    seconds: float = 0.0
-    unsaved_seconds: float = 0.0
 
 
 class Desk:
@@ -68,7 +49,8 @@ class Desk:
         models: Path | None,
         watch: Watch,
     ) -> None:
-        self._study, self._environment, self._crew, self._watch = study, environment, crew, watch
+        self._study, self._crew, self._watch = study, crew, watch
+        self._beginnings = Beginnings(study, environment, crew)
         self._deadline, self._models = deadline, models
         self.evidence = evidence
         self.active: list[Task] = []
@@ -76,7 +58,6 @@ class Desk:
         self._aside: dict[Trial, Run] = {}  # paused too, but only their states are kept
         self._wanted: dict[Trial, Advance] = {}  # to go on as soon as the worker that holds them is free
         self._kills = Kills()
-        self._trunks = Trunks()
         self._asked: tuple[Evidence, int] | None = None
         self._charged = time.monotonic()
 
@@ -123,12 +104,12 @@ class Desk:
                 self._watch(task.run, task.action.why, self.evidence)
                 check_start(self.evidence, outcome)
                 stop = self._judge(task)
-                if task.action.branches and (state := _state(task)) is not None:
-                    self._trunks.keep(task.run.trial, task.run.points, state)
+                if task.action.branches and (state := task.state()) is not None:
+                    self._beginnings.trunks.keep(task.run.trial, task.run.points, state)
         except StateError as error:  # damaged, or of an earlier version: the run will be made anew
             stop = Stop(StopReason.INTERRUPTED, str(error))
             self._study.drop_state(task.run.identifier, stop)
-            self._trunks.drop()
+            self._beginnings.trunks.drop()
         except WorkloadError as error:
             self._charge()
             self._end(task, Stop(StopReason.FAILED, str(error)))
@@ -174,8 +155,9 @@ class Desk:
         if trial in self._paused:
             self._go_on(trial, action)
         else:
-            begun = self._from_state(trial, action) or self._branched(trial, action) or self._anew(trial, action)
-            self.active.append(begun)
+            self._aside.pop(trial, None)
+            task, self.evidence = self._beginnings.begin(trial, action, self.evidence)
+            self.active.append(task)
 
     def _go_on(self, trial: Trial, action: Advance) -> None:
         """Take up a run that is held open, or note that it is wanted while its worker makes another one."""
@@ -188,49 +170,6 @@ class Desk:
         self.active.append(task)
         self._forget(trial)
         self._study.reopen_run(task.run.identifier)
-
-    def _from_state(self, trial: Trial, action: Advance) -> Task | None:
-        """A run of this trial that was left with a state; None if there is none that can be read."""
-        for run in reversed(self.evidence.runs):
-            if run.trial != trial or not (run.stop is None or run.stop.reason in RESUMABLE):
-                continue
-            self._aside.pop(trial, None)
-            left = self._study.resume_run(run.identifier)
-            if left is not None:
-                state, points = left
-                try:
-                    progress = self._crew.start(trial, state)
-                except StateError as error:
-                    stop = Stop(StopReason.INTERRUPTED, str(error))
-                    self._study.drop_state(run.identifier, stop)
-                    self.evidence = self.evidence.with_run(replace(run, stop=stop))
-                    return None  # it is made anew
-                return Task(replace(run, points=points, stop=None), progress, action)
-            if run.stop is None:  # it was set aside, but a disk that lies has lost its state
-                lost = replace(run, stop=Stop(StopReason.INTERRUPTED, HELD))
-                self.evidence = self.evidence.with_run(lost)
-        return None
-
-    def _branched(self, trial: Trial, action: Advance) -> Task | None:
-        """A run that goes on from where another one, which began alike, is to differ; None if there is none."""
-        found = self._trunks.nearest(trial) if action.branches else None
-        if found is None:
-            return None
-        points, state = found
-        try:
-            progress = self._crew.start(trial, state)
-        except StateError:
-            self._trunks.drop()
-            return None
-        identifier = self._study.start_run(trial, self._environment)
-        self._study.add_points(identifier, points)
-        return Task(Run(trial, points, None, 0.0, identifier), progress, action)
-
-    def _anew(self, trial: Trial, action: Advance) -> Task:
-        # Started before it is written down: a trial that cannot even begin leaves no run behind.
-        progress = self._crew.start(trial)
-        identifier = self._study.start_run(trial, self._environment)
-        return Task(Run(trial, (), None, 0.0, identifier), progress, action)
 
     # ------------------------------------------------------------------------------------- how it pauses and ends
 
@@ -250,7 +189,7 @@ class Desk:
     def _save(self, task: Task) -> bool:
         """Keep the state of a run after its last point; False where it has none."""
         task.unsaved_seconds = 0.0
-        state = _state(task)
+        state = task.state()
         if state is None:
             return False
         self._study.save_state(task.run.identifier, task.run.points[-1].step, state)
@@ -328,11 +267,6 @@ class Desk:
             task.seconds += (now - self._charged) / len(self.active)
             task.unsaved_seconds += now - self._charged
         self._charged = now
-
-
-def _state(task: Task) -> bytes | None:
-    """Of a run after its last point; None where it has none."""
-    return task.progress.save() if isinstance(task.progress, Saveable) else None
 
 
 def weights_path(models: Path, run: int) -> Path:
