@@ -28,7 +28,7 @@ from rightbatch.batch_schedule import BatchSchedule, schedule_of
 from rightbatch.controllers import Controller, Limits
 from rightbatch.errors import WorkloadError
 from rightbatch.evidence import FRESH_SEED, Evidence
-from rightbatch.growth import Plan, compared, fixed_plan, mean_cost
+from rightbatch.growth import LOOKS, Plan, compared, fixed_plan, mean_cost
 from rightbatch.lattice import index_of, rate_at
 from rightbatch.machine import processor
 from rightbatch.means import difference_of_means, ratio_of_means
@@ -115,12 +115,14 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
         lasting = [Trial(*usual, seed) for seed in SEEDS] + [Trial(*best, seed) for seed in SEEDS]
         evidence, _ = drive(kept, runner, fixed(lasting, "fresh seeds", reach), evidence)
         tried = [p for p in _plans(evidence) if not p.schedule.fixed]
-        spent = sum(p.spent(evidence, seed) for p in tried for seed in (0, 1))
+        spent = sum(p.spent(evidence, seed, tried[:k]) for k, p in enumerate(tried) for seed in (0, 1))
+        judging = judged(plan, chosen, evidence)
         unit = mean_cost(chosen.fresh_costs(evidence))
         found = {
             "fixed best": told(chosen, evidence, chosen) | {"table": min(cells, key=lambda cell: cells[cell])},
             "fixed 32": told(fixed_plan(*usual), evidence, chosen),
-            "find --schedule": told(plan, evidence, chosen) | {"why": why, "search": round(spent / unit, 2)},
+            "find --schedule": told(plan, evidence, chosen)
+            | {"why": why, "search": round(spent / unit, 2), "judging": round(judging / unit, 2)},
             "quality": quality(kept, runner, evidence, plan, chosen),
         }
     examples = evidence.steps_of_cost(best[0], unit) or 0.0
@@ -168,8 +170,20 @@ def tuned_further(cells: dict[tuple[int, float], float], most: int) -> list[Tria
     return [Trial(size, rate_at(k), seed) for size, k in sorted(rates) for seed in TUNED_BY]
 
 
-def _plans(evidence: Evidence) -> set[Plan]:
-    return {Plan(run.trial.learning_rate, schedule_of(run.trial)) for run in evidence.runs}
+def _plans(evidence: Evidence) -> list[Plan]:
+    """In the order they were tried."""
+    return list(dict.fromkeys(Plan(run.trial.learning_rate, schedule_of(run.trial)) for run in evidence.runs))
+
+
+def judged(plan: Plan, chosen: Plan, evidence: Evidence) -> float:
+    """What `find --schedule` spends on fresh seeds: three of both, six where three leave it open."""
+    if plan == chosen:
+        return 0.0
+    ours, theirs = plan.fresh_costs(evidence), chosen.fresh_costs(evidence)
+    few, most = LOOKS
+    gain = ratio_of_means(ours[:few], theirs[:few], 1 - 0.05 / len(LOOKS))
+    seeds = SEEDS[:few] if gain.known and 1.0 not in gain else SEEDS[:most]
+    return sum(plan.spent(evidence, seed) + chosen.spent(evidence, seed, [plan]) for seed in seeds)
 
 
 def told(plan: Plan, evidence: Evidence, chosen: Plan) -> dict[str, Any]:

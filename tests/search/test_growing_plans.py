@@ -159,7 +159,7 @@ def test_the_search_ends_when_it_has_cost_as_much_as_it_may() -> None:
                 spent += plan.spent(evidence, run.trial.seed, [one for one in before if one != plan])
                 before.append(plan)
         assert most * 0.5 * unit < spent < (most + 2.6) * unit  # the last plan is tried to its end
-    assert spent < 0.8 * alone  # what plans have in common is trained once
+    assert spent < 0.9 * alone  # what plans have in common is trained once
 
 
 def test_what_a_run_has_in_common_with_an_earlier_one_is_not_spent_again() -> None:

@@ -95,7 +95,7 @@ def find(
     limit: What training may hold of memory, in bytes or as a text ("8GB"): what fits in one pass is found first, and
         larger batches are accumulated. None: the same as soon as a size does not fit into what is free.
     schedule: Whether a batch that grows while training is searched too, from the best fixed size, and judged beside it
-        with fresh seeds: about ten runs to search, up to twelve to judge.
+        with fresh seeds: about eight runs to search, up to twelve to judge.
     changed_code: What to do where the code of the workload has changed since its study began: "refuse", or "mix".
     watch, foresee: Are told of every new point; and before the first run, roughly how long it will take.
     asked: The question, where it differs from the workload's: `objective`, `target` ..., the fields of `Ask`.
