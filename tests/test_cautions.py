@@ -62,3 +62,17 @@ def test_a_size_of_which_the_best_rate_was_cut_short_is_told(cut_short: bool) ->
     assert bool(told) == cut_short
     if cut_short:
         assert "at rate 0.1, 1 of 2 seeds" in told[0]
+
+
+def test_rates_or_seeds_that_change_nothing_are_told() -> None:
+    other = [2.0, 1.4, 1.1, 0.8, 0.45, 0.4, 0.36]
+    by_rate = [run(0, 32, 0.1, FALLING), run(0, 32, 0.2, FALLING), run(1, 32, 0.1, other), run(1, 32, 0.2, other)]
+    assert Caution.RATE_IGNORED.value in cautions(by_rate)
+    assert Caution.SEED_IGNORED.value not in cautions(by_rate)
+    by_seed = [run(0, 32, 0.1, FALLING), run(1, 32, 0.1, FALLING), run(0, 32, 0.2, other), run(1, 32, 0.2, other[:5])]
+    assert Caution.SEED_IGNORED.value in cautions(by_seed)
+    assert Caution.RATE_IGNORED.value not in cautions(by_seed)
+    flat = [1.0, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4]  # too few different points to be told from luck
+    assert not {Caution.SEED_IGNORED.value, Caution.RATE_IGNORED.value} & {
+        *cautions([run(0, 32, 0.1, flat), run(1, 32, 0.1, flat), run(0, 32, 0.2, flat)])
+    }

@@ -35,6 +35,14 @@ class Caution(enum.Enum):
         "batch size {} may be better than it looks: at rate {}, {} seeds got to the target for clearly less, and the "
         "others ended at their planned length. Longer runs (--epochs) would tell"
     )
+    RATE_IGNORED = (
+        "runs at different rates went the same way to the last digit: the learning rate of the trial is not used, and "
+        "the rate that is named here means nothing"
+    )
+    SEED_IGNORED = (
+        "runs with different seeds went the same way to the last digit: the seed of the trial is not used, and "
+        "intervals know nothing of luck"
+    )
     DIRECTION = (
         "the metric has the direction {!r}, and got worse by it in {} of {} runs while the loss fell. If it should be "
         "{!r}, what is said by it here is upside down"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rightbatch.answer import Caution, Recommendation
 from rightbatch.cells import Cell, SizeEvidence
@@ -11,8 +11,11 @@ from rightbatch.directions import has_learned, looks_wrong, other
 from rightbatch.evidence import Evidence
 from rightbatch.growth import mean_cost
 from rightbatch.question import EQUIVALENT_FACTOR, Objective
-from rightbatch.records import StopReason, WorkloadFacts
+from rightbatch.records import Run, StopReason, WorkloadFacts
 from rightbatch.search.forecast import Forecast
+
+FEWEST_POINTS = 3
+"""Fewer different points may be the same by chance."""
 
 
 def cautions_of_forecast(evidence: Evidence, forecast: Forecast, best: SizeEvidence) -> tuple[str, ...]:
@@ -44,7 +47,9 @@ def _early(evidence: Evidence, answer: Recommendation) -> bool:
 
 def cautions_of(evidence: Evidence, answer: Recommendation) -> tuple[str, ...]:
     """Of any answer."""
-    said = [*_of_direction(evidence)]
+    said = [*_of_direction(evidence), *_of_copies(evidence)]
+    if not evidence.facts.length_bound and _early(evidence, answer):
+        said.append(Caution.EARLY.value)
     said += [Caution.BEST_AT_EDGE.value.format(r.batch_size) for r in answer.sizes if r.at_edge and r.seeds]
     for row in answer.sizes:
         if row.learning_rate is None:
@@ -65,8 +70,6 @@ def cautions_of(evidence: Evidence, answer: Recommendation) -> tuple[str, ...]:
     said += [
         Caution.UNSTEADY.value.format(r.batch_size) for r in evidence.step_times if len(r.unsteady) > len(r.seconds) / 4
     ]
-    if not evidence.facts.length_bound and _early(evidence, answer):
-        said.append(Caution.EARLY.value)
     # The estimate of a search of few runs has the fresh run in it: what it is held against is what was known before.
     chosen = (c for c in evidence.cells_of(answer.batch_size) if c.learning_rate == answer.learning_rate and c.reaches)
     before = next((cell.mean for cell in chosen), answer.cost.estimate)
@@ -99,6 +102,34 @@ def _of_direction(evidence: Evidence) -> Iterator[str]:
     against = [run for run in learned if looks_wrong(run.points, direction)]
     if 2 * len(against) > len(learned):
         yield Caution.DIRECTION.value.format(direction, len(against), len(learned), other(direction))
+
+
+def _of_copies(evidence: Evidence) -> Iterator[str]:
+    """Where runs that differ in their rate, or in their seed, do not differ at all."""
+    trials = {run.trial: run for run in evidence.relevant}
+    if _all_copies(trials.values(), [(trial.batch_size, trial.seed) for trial in trials]):
+        yield Caution.RATE_IGNORED.value
+    if _all_copies(trials.values(), [(trial.batch_size, trial.learning_rate) for trial in trials]):
+        yield Caution.SEED_IGNORED.value
+
+
+def _all_copies(runs: Iterable[Run], alike: Iterable[tuple[float, ...]]) -> bool:
+    """Whether runs that are alike in this are the same, as far as can be told of any."""
+    groups: dict[tuple[float, ...], list[Run]] = {}
+    for key, run in zip(alike, runs, strict=True):
+        groups.setdefault(key, []).append(run)
+    told = [_is_copy(group[0], other) for group in groups.values() for other in group[1:]]
+    return any(told) and all(copy is not False for copy in told)
+
+
+def _is_copy(one: Run, other: Run) -> bool | None:
+    """Whether two curves are the same as far as both go; None where they are too short, or flat."""
+    curves_of = [
+        [(p.train_loss, p.valid_loss, p.valid_metric) for p in run.points if p.step > 0] for run in (one, other)
+    ]
+    both = min(map(len, curves_of))
+    first, second = (curve[:both] for curve in curves_of)
+    return first == second if len(set(first)) >= FEWEST_POINTS else None
 
 
 def _cut_short(evidence: Evidence, batch_size: int, told: float) -> Cell | None:

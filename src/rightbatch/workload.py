@@ -174,7 +174,7 @@ class Workload:
             train_examples=self._train_examples(),
             valid_examples=min(valid, self.evaluation_examples),
             planned_examples=self._planned_examples(),
-            metric=getattr(self.metric, "__name__", "metric") if self.metric else "validation loss",
+            metric=_name_of(self.metric) if self.metric else "validation loss",
             direction=self.direction,
             optimizer=self._optimizer_name(),
             target=self.target,
@@ -216,3 +216,9 @@ class Workload:
             if (value := getattr(self, name)) is not None:
                 digest.update(f"{name}={value!r}".encode())
         return digest.hexdigest()[:16]
+
+
+def _name_of(function: Any) -> str:
+    """What a person calls it; a lambda has no name."""
+    name = getattr(function, "__name__", "metric")
+    return "metric" if name == "<lambda>" else name

@@ -7,14 +7,14 @@ import pytest
 from rightbatch.evidence import Evidence
 from rightbatch.question import Objective, Question
 from rightbatch.records import Point, Run, Stop, StopReason, Target, Trial, WorkloadFacts
-from rightbatch.search.out_of_reach import IN_VAIN, out_of_reach, while_nearer
+from rightbatch.search.out_of_reach import IN_VAIN, IN_VAIN_FAR, out_of_reach, while_nearer
 from rightbatch.search.strategy import Advance, Done, Wait, fixed
 from rightbatch.shortfall import nothing_reached
 
 FACTS = WorkloadFacts("p", 0, 0, 0, "valid_metric", "max", "unknown")
 
 
-def evidence(values: list[float], rates: list[float], target: float = 94.0, **more: object) -> Evidence:
+def evidence(values: list[float], rates: list[float], target: float = 0.99, **more: object) -> Evidence:
     runs = tuple(
         Run(
             Trial(64, rate, seed),
@@ -35,17 +35,21 @@ ALIKE = [0.9] + [0.88] * IN_VAIN
 
 def test_runs_that_come_no_nearer_end_it() -> None:
     assert out_of_reach(evidence(ALIKE, RATES))
+    few = IN_VAIN_FAR + 1
+    assert out_of_reach(evidence(ALIKE[:few], RATES[:few], 94.0))
+    assert not out_of_reach(evidence(ALIKE[:few], RATES[:few]))
 
 
 @pytest.mark.parametrize(
     ("values", "rates", "target"),
     [
-        (ALIKE[:-1], RATES[:-1], 94.0),
+        (ALIKE[:-1], RATES[:-1], 0.99),
         ([0.3, *ALIKE[1:]], RATES, 0.95),
-        (ALIKE, [10.0, *RATES[1:]], 94.0),
+        (ALIKE, [10.0, *RATES[1:]], 0.99),
+        (ALIKE[:3], RATES[:3], 94.0),
         ([0.95, *ALIKE[1:]], RATES, 0.94),
     ],
-    ids=["too few", "nearer", "the nearest at an edge", "one reached it"],
+    ids=["too few", "nearer", "the nearest at an edge", "too few even of a world away", "one reached it"],
 )
 def test_it_goes_on(values: list[float], rates: list[float], target: float) -> None:
     assert not out_of_reach(evidence(values, rates, target))

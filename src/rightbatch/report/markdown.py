@@ -36,7 +36,7 @@ def markdown(sheet: Sheet) -> str:
         cells = (
             f"**{row.batch_size}**" if row.batch_size == answer.batch_size else str(row.batch_size),
             zone_of(answer, row.batch_size),
-            units.rate(row.learning_rate),
+            units.rate_of(row),
             cost,
             units.significant(row.steps),
             units.seconds(row.step_seconds),

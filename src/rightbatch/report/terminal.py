@@ -92,7 +92,7 @@ def as_good_text(answer: Recommendation) -> str:
     if answer.seed_deviation is None:
         return "which sizes are as good: not known (no interval: one seed)"
     margin = "2 % of the gain" if answer.objective is Objective.METRIC else "10 %"
-    sure = f"as good (within {margin}, {100 * SURE:.0f} % sure): {units.sizes(answer.as_good)}"
+    sure = f"as good or better (within {margin}, {100 * SURE:.0f} % sure): {units.sizes(answer.as_good)}"
     believed = [str(row.batch_size) for row in answer.sizes if row.batch_size in answer.as_good and not row.seeds]
     if believed:
         sure += f" ({', '.join(believed)} believed to be, not trained to the target)"
@@ -137,7 +137,7 @@ def _cells(answer: Recommendation, row: SizeRow) -> tuple[str, ...]:
     bar = "▪" * max(1, min(BAR, round(factor)))
     return (
         str(row.batch_size),
-        units.rate(row.learning_rate) + ("*" if row.at_edge else ""),
+        units.rate_of(row),
         own(row.cost.estimate),
         spread,
         units.significant(row.steps),
@@ -156,7 +156,7 @@ def _lines(answer: Recommendation) -> list[RenderableType]:
 
     say("rate", units.interval(answer.best_rate, units.rate) + _note(answer.best_rate))
     if any(row.cost is not None and not row.seeds for row in answer.sizes):
-        say("0 seeds", "predicted by the search, not trained to the target")
+        say("0 seeds", "predicted by the search, not trained to the target, the rate neither")
     if answer.present is not None:
         say("present", present_text(answer))
     if answer.fresh_costs:

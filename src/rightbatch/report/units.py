@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from rightbatch.answer import SizeRow
 from rightbatch.question import Objective, gain_short
 from rightbatch.records import Interval
 
@@ -45,6 +46,13 @@ def significant(value: float | None, digits: int = 3) -> str:
 def rate(value: float | None) -> str:
     """A learning rate, as short as it can be said."""
     return "-" if value is None else f"{value:.4g}"
+
+
+def rate_of(row: SizeRow) -> str:
+    """The best rate of a batch size: where it was not trained to the target, from where to where that may lie."""
+    if row.seeds or row.best_rate is None or not row.best_rate.known or row.best_rate.low == row.best_rate.high:
+        return rate(row.learning_rate) + ("*" if row.at_edge else "")
+    return f"{rate(float(f'{row.best_rate.low:.1g}'))} to {rate(float(f'{row.best_rate.high:.1g}'))}"
 
 
 def cost(value: float | None, objective: Objective) -> str:

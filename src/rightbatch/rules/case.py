@@ -126,7 +126,7 @@ class Case:
         if self.evidence.question.objective is Objective.METRIC:
             return Untold("asked for the metric at equal cost; this rule speaks of the cost to a target")
         if self.evidence.seed_noise.deviation is None and self.evidence.sizes:
-            return Untold("one seed everywhere: differences may be luck", self.sweep(seeds=3))
+            return Untold("one seed in every cell that chose: differences may be luck", self.sweep(seeds=3))
         if len(self.tuned) < 2:
             return Untold(
                 f"{len(self.tuned) or 'no'} batch size{'s' if len(self.tuned) != 1 else ''} with a tuned rate",

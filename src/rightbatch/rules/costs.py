@@ -22,11 +22,12 @@ def judge_size(case: Case, batch_size: float) -> Finding | Untold:
     worst = max(effects, key=lambda effect: effect.value)
     text = f"{own} costs {math.exp(max(0.0, worst.value)):.2f}x the best"
     if case.expected:  # the best of a forecast may be a size that was not trained, and not the answer
-        least = worst.batch_size if worst.value > 0 else own
-        text = f"{own} costs {math.exp(max(0.0, worst.value)):.2f}x what {least} does, by the forecast of the search"
+        text = f"{own} costs {math.exp(worst.value):.2f}x what {worst.batch_size} does, by the forecast of the search"
     if own != round(batch_size):
         text = f"{batch_size:.0f}: {text}"
-    return Finding(effects, text)
+    tried = {size.batch_size for size in case.evidence.sizes}
+    more = "" if own in tried else case.sweep(",".join(map(str, sorted(tried | {own}))), seeds=2 * max(1, case.seeds))
+    return Finding(effects, text, command=more)
 
 
 def _missed(case: Case, batch_size: float) -> Finding | Untold:
