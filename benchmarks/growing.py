@@ -39,6 +39,7 @@ from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.profile import measure_step_times
 from rightbatch.pipeline.runners import as_runner
 from rightbatch.pipeline.setting_up import open_study, pose
+from rightbatch.pipeline.train import usual_controller
 from rightbatch.question import Question
 from rightbatch.records import to_json
 from rightbatch.search.growing import Growing
@@ -74,10 +75,11 @@ USUAL, LARGEST = 32, 4096
 GIVE_UP_FACTOR = 8.0
 """A controller's run is stopped when it has cost so many times the fixed best."""
 
-OF_THEIR_PAPERS: dict[str, Callable[[Limits, float], Controller]] = {
+CONTROLLERS: dict[str, Callable[[Limits, float], Controller]] = {
     "instead-of-decay": lambda limits, e: controllers.InsteadOfDecay([round(0.5 * e), round(0.75 * e)], 5.0, limits),
     "noise-following": lambda limits, e: controllers.NoiseFollowing(limits=limits),
     "goodput": lambda limits, e: controllers.Goodput(limits=limits),
+    "rightbatch.train": lambda limits, e: usual_controller(limits),
     "norm-test": lambda limits, e: controllers.NormTest(theta=0.9, limits=limits),
     "cabs": lambda limits, e: controllers.CABS(limits=limits),
     "adadamp": lambda limits, e: controllers.AdaDamp(limits=limits),
@@ -85,8 +87,8 @@ OF_THEIR_PAPERS: dict[str, Callable[[Limits, float], Controller]] = {
     "padadamp": lambda limits, e: controllers.PadaDamp(480 * 272 / e, limits=limits),
     "geodamp": lambda limits, e: controllers.GeoDamp(round(e / 4), 2.0, limits=limits),
 }
-"""By the limits, and the examples that the fixed best needs where a paper leaves a clock to be chosen: at a half and
-three quarters of them, at each quarter, to 512 within them."""
+"""Of their papers, and ours. By the limits, and the examples that the fixed best needs where a paper leaves a clock to
+be chosen: at a half and three quarters of them, at each quarter, to 512 within them."""
 
 
 def measured(name: str, folder: Path) -> dict[str, Any]:
@@ -126,7 +128,7 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
             "quality": quality(kept, runner, evidence, plan, chosen),
         }
     examples = evidence.steps_of_cost(best[0], unit) or 0.0
-    for controller, make in OF_THEIR_PAPERS.items():
+    for controller, make in CONTROLLERS.items():
         costs, sizes = [], []
         for seed in SEEDS:
             cost, last = controlled(

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
+import rightbatch
 from rightbatch.answer import Caution
+from rightbatch.curves import REACHED
+from rightbatch.errors import InsufficientEvidence
 from rightbatch.evidence import Evidence
 from rightbatch.question import Objective, Question
 from rightbatch.recommend import recommend
-from rightbatch.records import Direction, Point, Run, Stop, StopReason, Target, Trial, WorkloadFacts
+from rightbatch.records import Direction, Environment, Point, Run, Stop, StopReason, Target, Trial, WorkloadFacts
+from rightbatch.store import Study
 
+ENVIRONMENT = Environment("cpu", 1, "float32", "a processor", "3.11", "2.13", "0.1")
 TARGET = Target(0.5, "valid_loss", "min")
 
 
@@ -76,3 +84,20 @@ def test_rates_or_seeds_that_change_nothing_are_told() -> None:
     assert not {Caution.SEED_IGNORED.value, Caution.RATE_IGNORED.value} & {
         *cautions([run(0, 32, 0.1, flat), run(1, 32, 0.1, flat), run(0, 32, 0.2, flat)])
     }
+
+
+def test_runs_that_ended_at_a_target_are_missed_where_metrics_are_compared_later(tmp_path: Path) -> None:
+    """A search for time, asked for the metric: its best runs are short."""
+    path = tmp_path / "a.study.db"
+    short = run(1, 128, 0.1, FALLING[:5], RISING[:5])
+    runs = [replace(short, stop=Stop(StopReason.STOPPED_BY_RULE, REACHED)), run(1, 256, 0.1, FALLING, RISING)]
+    facts = WorkloadFacts("p", 1000, 0, 0, "valid_metric", "max", "unknown", target=0.7, target_quantity="valid_metric")
+    with Study.create(path, facts) as study:
+        for one in runs:
+            number = study.start_run(one.trial, ENVIRONMENT)
+            study.add_points(number, one.points)
+            assert one.stop is not None
+            study.stop_run(number, one.stop, 1.0)
+    assert rightbatch.show(path, objective="metric", at_examples=5000)[0].batch_size == 128
+    with pytest.raises(InsufficientEvidence, match=r"All runs at batch size 128 ended when .* before 10,000 examples"):
+        rightbatch.show(path, objective="metric", at_examples=10_000)

@@ -25,7 +25,7 @@ LAYERS = [
     ["another_batch", "cells", "seconds"],
     ["evidence", "generalization"],
     ["temperatures"],
-    ["growth"],
+    ["growth", "left_out"],
     ["zones", "rules"],
     ["search"],
     ["answer", "memory_answer", "shortfall"],

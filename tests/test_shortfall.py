@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rightbatch.evidence import Evidence
@@ -52,3 +54,18 @@ def test_what_got_there_in_seconds_that_are_not_known_is_told() -> None:
 def test_values_that_are_compared_at_equal_cost_have_no_target() -> None:
     text = said(run(1, 1.0, 0.5), objective=Objective.METRIC, at_examples=1e6)
     assert text.startswith("No run was trained as far as it is to be compared at.")
+
+
+def test_a_training_that_ends_by_itself_is_told_of_and_not_to_be_planned_longer() -> None:
+    def planned(number: int, examples: int) -> Run:
+        made = run(number, 1.0, 0.5, 0.4)
+        return replace(made, trial=replace(made.trial, planned_examples=examples))
+
+    assert "ended by itself after 128 examples, and 1,000 are planned" in said(planned(1, 1000))
+    assert "plan longer runs with --epochs" in said(planned(1, 128))
+
+
+def test_what_the_seconds_went_into_is_told() -> None:
+    evidence = Evidence(FACTS, (run(1, 1.0, 0.5),), (), Question(Objective.STEPS, TARGET))
+    told = nothing_reached(evidence, None, False, {"profile": 38.2, "runs": 21.0, "memory": 0.0})
+    assert "So far this took: profile 38.2 s, runs 21 s." in told

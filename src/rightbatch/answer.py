@@ -35,6 +35,9 @@ class Caution(enum.Enum):
         "batch size {} may be better than it looks: at rate {}, {} seeds got to the target for clearly less, and the "
         "others ended at their planned length. Longer runs (--epochs) would tell"
     )
+    LEFT_OUT = (
+        "runs at batch size {} ended at the target, before {}: they are left out, and their rates may be the best"
+    )
     RATE_IGNORED = (
         "runs at different rates went the same way to the last digit: the learning rate of the trial is not used, and "
         "the rate that is named here means nothing"

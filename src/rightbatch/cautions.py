@@ -10,6 +10,7 @@ from rightbatch.cells import Cell, SizeEvidence
 from rightbatch.directions import has_learned, looks_wrong, other
 from rightbatch.evidence import Evidence
 from rightbatch.growth import mean_cost
+from rightbatch.left_out import compared_at, left_out
 from rightbatch.question import EQUIVALENT_FACTOR, Objective
 from rightbatch.records import Run, StopReason, WorkloadFacts
 from rightbatch.search.forecast import Forecast
@@ -48,6 +49,8 @@ def _early(evidence: Evidence, answer: Recommendation) -> bool:
 def cautions_of(evidence: Evidence, answer: Recommendation) -> tuple[str, ...]:
     """Of any answer."""
     said = [*_of_direction(evidence), *_of_copies(evidence)]
+    if sizes := left_out(evidence):
+        said.append(Caution.LEFT_OUT.value.format(", ".join(map(str, sizes)), compared_at(evidence)))
     if not evidence.facts.length_bound and _early(evidence, answer):
         said.append(Caution.EARLY.value)
     said += [Caution.BEST_AT_EDGE.value.format(r.batch_size) for r in answer.sizes if r.at_edge and r.seeds]

@@ -53,7 +53,7 @@ def recommend(
     """
     best = forecast.best if forecast else evidence.choice
     if best is None or best.best is None or best.cost is None or best.best_rate is None:
-        raise InsufficientEvidence(nothing_reached(evidence, forecast, in_budget))
+        raise InsufficientEvidence(nothing_reached(evidence, forecast, in_budget, spent_seconds))
     sizes = forecast.sizes if forecast else evidence.sizes
     sure = forecast.likelihoods if forecast else likelihoods(evidence)
     tradeoff, rate_law = laws_of(evidence)
@@ -217,6 +217,8 @@ def _targets(evidence: Evidence, best: SizeEvidence) -> tuple[TargetRow, ...]:
 def _reasons(answer: Recommendation, forecast: Forecast | None, prior: CriticalPrior | None) -> tuple[str, ...]:
     reasons = []
     for name, edge in (("below", answer.zones.very_small_below), ("above", answer.zones.huge_above)):
+        if edge.batch_size is None and len(answer.sizes) == 1:
+            continue
         if edge.batch_size is None:
             reasons.append(f"no size {name} {answer.batch_size} was seen to cost twice as much")
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,29 +10,52 @@ import numpy as np
 from rightbatch import curves
 from rightbatch.evidence import Evidence
 from rightbatch.question import Objective
-from rightbatch.records import Point, Run, Target
+from rightbatch.records import Point, Run, StopReason, Target
 from rightbatch.search.forecast import Forecast
 from rightbatch.search.out_of_reach import out_of_reach
 from rightbatch.wording import counted, of_percent
 
+ENDS_EARLY = 0.8
+"""A run that made less than this share of what was planned ended by itself."""
 
-def nothing_reached(evidence: Evidence, forecast: Forecast | None, in_budget: bool) -> str:
-    """How near the runs came, what is believed of the best size, what more would buy, and a table at equal cost."""
+
+def nothing_reached(
+    evidence: Evidence, forecast: Forecast | None, in_budget: bool, spent_seconds: Mapping[str, float] | None = None
+) -> str:
+    """How near the runs came, what is believed of the best size, what more would buy, and a table at equal cost.
+
+    `spent_seconds` is what all went into, by activity: of programs and loops most of it is not training.
+    """
+    spent = {name: f"{name} {seconds:.3g} s" for name, seconds in (spent_seconds or {}).items() if seconds}
     nearest = _nearest(evidence)
     if nearest is None:
         if in_budget:
-            return "No run gave a value to judge. Run `rightbatch find` or `rightbatch sweep` first."
+            kept = " Seconds per step are known already." if evidence.step_times else ""
+            return f"No run gave a value to judge.{kept} Run `rightbatch find` or `rightbatch sweep` first."
         return "The budget ended before any run gave a value to judge. The same command with a larger --budget goes on."
-    after = (
-        f" {'Choose' if in_budget else 'Give a larger --budget, choose'} an easier --target, or plan longer runs with "
-        f"--epochs."
-        if forecast is None or out_of_reach(evidence)
-        else f"\n{_best_guess(forecast, evidence.question.objective)}"
-    )
-    return "\n".join([nearest + after, *_at_equal_cost(evidence)])
+    if forecast is None or out_of_reach(evidence):
+        choose = "Choose" if in_budget else "Give a larger --budget, choose"
+        after = f" {choose} an easier --target, or {_longer(evidence)}."
+    else:
+        after = f"\n{_best_guess(forecast, evidence.question.objective, in_budget)}"
+    told = [f"So far this took: {', '.join(spent.values())}."] if spent else []
+    return "\n".join([nearest + after, *told, *_at_equal_cost(evidence)])
 
 
-def _best_guess(forecast: Forecast, objective: Objective) -> str:
+def _longer(evidence: Evidence) -> str:
+    """What would make runs longer; they may have ended by themselves, whatever was planned."""
+    finished = [run for run in evidence.relevant if run.stop and run.stop.reason is StopReason.FINISHED]
+    lengths = [(run.points[-1].examples, run.trial.planned_examples or 0) for run in finished if run.points]
+    if lengths and all(made < ENDS_EARLY * planned for made, planned in lengths):
+        made, planned = max(lengths)
+        return (
+            f"let the training go on: it ended by itself after {made:,} examples, and {planned:,} are planned "
+            f"(trial.planned_examples says how many)"
+        )
+    return "plan longer runs with --epochs"
+
+
+def _best_guess(forecast: Forecast, objective: Objective, in_budget: bool) -> str:
     """What is believed before anything has reached the target."""
     guess, cost = forecast.guess, forecast.costs[forecast.guess.batch_size, forecast.guess.learning_rate]
     low, high = guess.sizes or (guess.batch_size, guess.batch_size)
@@ -42,9 +65,10 @@ def _best_guess(forecast: Forecast, objective: Objective) -> str:
         f"{_said(cost.estimate, objective)} [{_said(cost.low, objective)}, {_said(cost.high, objective)}]."
     )
     if forecast.gain_cost:
+        goes_on = "`rightbatch find`" if in_budget else "the same command with a larger --budget"
         text += (
             f" The next {_said(forecast.gain_cost, objective)} are expected to make the answer "
-            f"{100 * forecast.gain:.0f} % cheaper: the same command with a larger --budget goes on."
+            f"{100 * forecast.gain:.0f} % cheaper: {goes_on} goes on."
         )
     return text
 

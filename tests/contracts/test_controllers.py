@@ -180,6 +180,9 @@ def test_goodput_is_most_where_it_says() -> None:
         return b / (1e-3 + 1e-5 * b) * (100 + 32) / (100 + b)
 
     assert max(range(1, 1000), key=progress) == size
+    larger = chosen(Goodput(ratio=4.0, rate_power=0.5), everything(640, 32))
+    assert larger.batch_size == 2 * size
+    assert larger.rate_factor == pytest.approx(math.sqrt(2 * size / 32))
 
 
 @pytest.mark.parametrize("theta", [0.5, 1.0, 2.0])

@@ -47,8 +47,13 @@ class Goodput:
 
     B / (alpha + beta B) examples per second, each worth (noise scale + B_0) / (noise scale + B): the most is at
     sqrt(alpha noise scale / beta). The rate is multiplied by the gain (AdaScale SGD, Johnson et al. 2020).
+
+    `ratio`: The noise scale is taken that many times, as larger batches save steps up to a multiple of it.
+    `rate_power`: The rate is multiplied by this power of how much larger the batch is instead.
     """
 
+    ratio: float = 1.0
+    rate_power: float | None = None
     memory_examples: float = MEMORY_EXAMPLES
     limits: Limits = field(default_factory=Limits)
     needs: frozenset[Need] = field(default=frozenset({"gradients", "seconds"}), init=False)
@@ -58,9 +63,11 @@ class Goodput:
 
     def choose(self, state: State, seen: Seen) -> tuple[Choice, State]:
         state = with_seen(state, seen, self.memory_examples)
-        noise, alpha, beta = noise_scale(state), seen.alpha_seconds, seen.beta_seconds
+        noise, alpha, beta = self.ratio * noise_scale(state), seen.alpha_seconds, seen.beta_seconds
         wanted = math.sqrt(alpha * noise / beta) if alpha is not None and beta else math.nan
         size = self.limits.within(wanted, seen.batch_size)
+        if self.rate_power is not None:
+            return Choice(size, (size / seen.first_batch_size) ** self.rate_power), state
         return Choice(size, gain(size, seen.first_batch_size, noise)), state
 
 

@@ -20,6 +20,7 @@ from rightbatch.pipeline.models import models_folder
 from rightbatch.pipeline.other_settings import beside_other_settings
 from rightbatch.pipeline.profile import measure_step_times
 from rightbatch.pipeline.runners import KeepModels, StartFrom, as_runner, crew_of, recorded_rates
+from rightbatch.pipeline.searching import forecast_of
 from rightbatch.pipeline.setting_up import ChangedCode, ask_of, check_sizes, first_choice, open_study, pose, timed_sizes
 from rightbatch.recommend import recommend
 from rightbatch.records import Settings
@@ -125,7 +126,13 @@ def sweep(
             protocol += f", or {run_seconds:g} training seconds"
         if contender_seeds is not None:
             protocol += f"; {counted(contender_seeds, 'seed')} in all within {contender_factor:g} times the best cost"
-        answer = recommend(evidence, protocol=protocol, spent_seconds=kept.costs(), in_budget=why != OUT_OF_BUDGET)
+        answer = recommend(
+            evidence,
+            protocol=protocol,
+            spent_seconds=kept.costs(),
+            in_budget=why != OUT_OF_BUDGET,
+            forecast=forecast_of(evidence),
+        )
         answer = beside_other_settings(answer, evidence)
         kept.add_answer(answer)
         return answer

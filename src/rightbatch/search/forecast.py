@@ -83,6 +83,10 @@ def forecast(search: FewRuns, evidence: Evidence) -> Forecast:
 def _size(evidence: Evidence, outlook: Outlook, draws: Array, size: int) -> SizeEvidence:
     columns = _columns(outlook, size)
     row = columns[int(np.argmin(outlook.means[columns]))]
+    reached = [k for k in columns if outlook.reached[k]]
+    trained = min(reached, key=lambda k: float(outlook.means[k]), default=row)
+    if outlook.means[trained] <= outlook.means[row] + math.log(EQUIVALENT_FACTOR):
+        row = trained  # what was trained to the target is told, where no other rate is clearly better
     if outlook.closed[row]:  # every rate was tried, or is worse than one that was
         return SizeEvidence(size, evidence.cells_of(size), evidence.step_seconds(size))
     return _at(evidence, outlook, draws, size, row)
