@@ -38,6 +38,11 @@ def given(words: Sequence[str], ask: Mapping[str, Any] | None = None, **of_comma
     if len(words) == 1 and not any(of_command.values()):
         return words[0]
     if not any("{batch_size}" in word for word in words):
+        if any("{learning_rate}" in word for word in words):
+            raise InputError(
+                f"The command has no {{batch_size}} in it, so every batch size would be trained alike; got "
+                f"{shlex.join(words)!r}. Write {{batch_size}} where the program is told its batch size."
+            )
         raise InputError(
             f"Give one workload, or a command with {{batch_size}} and {{learning_rate}} in it, after --: "
             f"rightbatch find -- python train.py --batch-size {{batch_size}} --lr {{learning_rate}}; got "

@@ -280,7 +280,8 @@ class CommandRun:
         expected = '{"step": 100, "valid_loss": 0.5, "valid_metric": 0.9}'
         return (
             f"The program ended well but gave no evaluation {where}. {passed_over}Print a line such as {expected} at "
-            f"each.\n{_shown('The last lines there were', list(source.last)[-SHOWN_LINES:])}"
+            f"each, or say by --pattern how its lines read.\n"
+            f"{_shown('The last lines there were', list(source.last)[-SHOWN_LINES:])}"
         )
 
 

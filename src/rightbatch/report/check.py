@@ -22,9 +22,11 @@ def check_text(report: CheckReport) -> RenderableType:
     parts: list[RenderableType] = [_headline(report, len(notes))]
     parts += [_finding(finding) for finding in (*report.faults, *notes)]
     if report.not_looked_at:
-        rows = [(skipped.check, skipped.why) for skipped in report.not_looked_at]
+        by_reason: dict[str, list[str]] = {}
+        for skipped in report.not_looked_at:
+            by_reason.setdefault(skipped.why, []).append(skipped.check)
         parts.append(Text("\nnot looked at", style="dim"))
-        parts.append(_rows(rows))
+        parts.append(_rows([(", ".join(checks), why) for why, checks in by_reason.items()]))
     return Group(*parts)
 
 
@@ -46,7 +48,7 @@ def _finding(finding: Finding) -> RenderableType:
 
 def _rows(rows: list[tuple[str, str]]) -> RenderableType:
     table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="dim", no_wrap=True)
+    table.add_column(style="dim", max_width=40)
     table.add_column(overflow="fold")
     for name, text in rows:
         table.add_row(name, Text(text))  # a person's own words: never read as markup
