@@ -156,7 +156,7 @@ def _lines(answer: Recommendation) -> list[RenderableType]:
 
     say("rate", units.interval(answer.best_rate, units.rate) + _note(answer.best_rate))
     if any(row.cost is not None and not row.seeds for row in answer.sizes):
-        say("0 seeds", "predicted by the search, not trained to the target, the rate neither")
+        say("0 seeds", "predicted by the search, not trained to the target; so is the range of the best rate")
     if answer.present is not None:
         say("present", present_text(answer))
     if answer.fresh_costs:

@@ -52,7 +52,7 @@ def rate_of(row: SizeRow) -> str:
     """The best rate of a batch size: where it was not trained to the target, from where to where that may lie."""
     if row.seeds or row.best_rate is None or not row.best_rate.known or row.best_rate.low == row.best_rate.high:
         return rate(row.learning_rate) + ("*" if row.at_edge else "")
-    return f"{rate(float(f'{row.best_rate.low:.1g}'))} to {rate(float(f'{row.best_rate.high:.1g}'))}"
+    return f"{rate(float(f'{row.best_rate.low:.1g}'))}–{rate(float(f'{row.best_rate.high:.1g}'))}"
 
 
 def cost(value: float | None, objective: Objective) -> str:
