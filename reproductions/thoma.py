@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from _thoma_told import best_valid, compare, figure, notes, of_runs
+from _thoma_told import best_valid, compare, figure, notes, of_runs, patience_of
 
 import rightbatch
 from rightbatch.reproduction import Claim, Measured, Reproduction, Size, Store
@@ -36,8 +36,14 @@ JUDGED_BY = (5, 6, 7, 8, 9)
 WIDENED = 2
 """So often is a rate tried that is beyond the first or last one, where that was best."""
 
-STEADY = 128
-"""Who trains until as many steps bring nothing as ten epochs have at 16: 80 epochs here, 313 at 512."""
+STEADY, STEADY_BY = 128, (5, 6)
+"""Who trains until as many steps bring nothing as ten epochs have at 16: 80 epochs here, 313 at 512.
+
+Two seeds, where five were planned: the first ones did not stop for some hundred epochs.
+"""
+
+LONGER_BY = (7, 8, 9)
+"""Who trains until as many seconds bring nothing as ten epochs take at 16, beside those that are longer still."""
 
 SMOKE_SIZES = (32, 128)
 
@@ -114,29 +120,33 @@ def run(size: Size, store: Store) -> Measured:
     sizes = SMOKE_SIZES if size == "smoke" else SIZES
     rate, examples = RATES[size], TRAIN_EXAMPLES[size]
     measured: dict[str, Any] = {"rate": rate, "train_examples": examples, "patience": PATIENCE, "epoch_seconds": {}}
-    if size == "smoke":  # nothing is timed, so that it comes to the same whenever it runs
-        return measured | {"one_rate": trained(store, size, sizes, rate, range(2))}
-    measured["epoch_seconds"] = store.unit("seconds", partial(epoch_seconds, store.folder, size, sizes))
-    measured["one_rate"] = trained(store, size, sizes, rate, range(SEEDS))
+    if size != "smoke":  # at smoke nothing is timed, so that it comes to the same whenever it runs
+        measured["epoch_seconds"] = store.unit("seconds", partial(epoch_seconds, store.folder, size, sizes))
+    seeds = range(2 if size == "smoke" else SEEDS)
+    measured["one_rate"] = [one for seed in seeds for one in trained(store, size, sizes, rate, [seed], PATIENCE)]
+    if size == "smoke":
+        return measured
     measured["tuned"] = {str(b): tuned(store, size, b, rate, measured["one_rate"]) for b in sizes}
-    usual_steps = PATIENCE * -(-examples // 16)
-    patience = -(-usual_steps // -(-examples // STEADY))
-    return measured | {"steady": trained(store, size, (STEADY,), rate, JUDGED_BY, patience)}
+    for name, unit, seeds in (("steady", "steps", STEADY_BY), ("longer", "seconds", LONGER_BY)):
+        patience = round(patience_of(measured, STEADY, unit))
+        measured[name] = trained(store, size, (STEADY,), rate, seeds, patience)
+    return measured
 
 
 def trained(
-    store: Store, size: Size, sizes: Sequence[int], rate: float, seeds: Sequence[int], patience: int = PATIENCE
+    store: Store, size: Size, sizes: Sequence[int], rate: float, seeds: Sequence[int], patience: int
 ) -> list[dict[str, Any]]:
-    """Trainings at some sizes, a unit for each seed; of each its validation and test accuracies by epoch."""
-    found = []
-    for seed in seeds:
-        words = f"{', '.join(map(str, sizes))} at {rate:.3g}, patience {patience}, seed {seed}"
-        found += store.unit(words, partial(curves_of, store.folder, size, sizes, rate, seed, patience))
+    """Trainings at some sizes with some seeds, one unit; of each its validation and test accuracies by epoch."""
+    words = f"{', '.join(map(str, sizes))} at {rate:.3g}, patience {patience}, "
+    words += f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))}"
+    found: list[dict[str, Any]] = store.unit(
+        words, partial(curves_of, store.folder, size, sizes, rate, seeds, patience)
+    )
     return found
 
 
 def curves_of(
-    folder: Path, size: Size, sizes: Sequence[int], rate: float, seed: int, patience: int
+    folder: Path, size: Size, sizes: Sequence[int], rate: float, seeds: Sequence[int], patience: int
 ) -> list[dict[str, Any]]:
     """Train by `sweep`, and read the curves from its study."""
     study = folder / ("thoma.study.db" if patience == PATIENCE else f"thoma-{patience}.study.db")
@@ -145,7 +155,7 @@ def curves_of(
             f"{NET}:{LOOPS[size]}",
             sizes,
             study=study,
-            seeds=[seed],
+            seeds=seeds,
             rates=[rate],
             until="patience",
             patience=patience,
@@ -158,7 +168,7 @@ def curves_of(
             workers=1 if size == "smoke" else 2,
         )
     with rightbatch.Study.open(study) as kept:
-        return of_runs(kept.runs(), sizes, rate, seed)
+        return of_runs(kept.runs(), sizes, rate, seeds)
 
 
 def epoch_seconds(folder: Path, size: Size, sizes: Sequence[int]) -> dict[str, list[float]]:
@@ -190,7 +200,7 @@ def tuned(store: Store, size: Size, batch_size: int, rate: float, known: Sequenc
     def at(candidate: float, seeds: Sequence[int]) -> list[dict[str, Any]]:
         if candidate == rate:
             return [one for one in own if one["seed"] in seeds]
-        return trained(store, size, (batch_size,), candidate, seeds)
+        return trained(store, size, (batch_size,), candidate, seeds, PATIENCE)
 
     tried = {candidate: best_valid(at(candidate, TUNED_BY)) for candidate in (rate / root, rate, rate * root)}
     for _ in range(WIDENED):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ pytest.importorskip("torch")
 
 import torch
 
-from rightbatch import LoopTrial, Trial
+from rightbatch import LoopTrial, Point, Run, Stop, StopReason, Trial
 from rightbatch.loading import as_module
 
 FOLDER = Path(__file__).parents[1] / "reproductions"
@@ -77,15 +77,46 @@ def test_patience_is_as_long_in_steps_or_in_seconds() -> None:
     assert told.patience_of(measured, 512, "seconds") == 20
 
 
+def test_a_training_that_was_interrupted_is_not_counted_beside_the_one_that_was_made_again() -> None:
+    def run(seed: int, reason: StopReason, *values: float) -> Run:
+        points = tuple(Point(k, valid_metric=value, test_metric=value) for k, value in enumerate(values))
+        return Run(Trial(16, 1e-3, seed), points, Stop(reason))
+
+    runs = [
+        run(0, StopReason.INTERRUPTED, 0.01, 0.2),
+        run(0, StopReason.STOPPED_BY_RULE, 0.01, 0.2, 0.3),
+        run(1, StopReason.STOPPED_BY_RULE, 0.01, 0.25),
+        run(2, StopReason.FINISHED, 0.01, 0.9),
+    ]
+    found = told.of_runs(runs, (16,), 1e-3, (0, 1))
+    assert [(one["seed"], one["valid"]) for one in found] == [(0, [0.2, 0.3]), (1, [0.25])]
+
+
+def test_a_long_patience_is_that_of_trainings_that_were_long() -> None:
+    short, long = [0.3] + [0.2] * 10, [0.3] + [0.2] * 40 + [0.5] + [0.2] * 80
+    measured = {
+        "patience": 10,
+        "train_examples": 6000,
+        "one_rate": [training(128, seed, short) for seed in range(10)],
+        "steady": [training(128, seed, long) for seed in range(5, 10)],
+    }
+    assert told.as_patient(measured, 128, "steps") == pytest.approx([50.0] * 5)
+    # In seconds it is 20 epochs here: also of those that stopped then.
+    measured |= {"epoch_seconds": {"16": [4.0], "128": [2.0]}, "longer": [training(128, 4, short)]}
+    assert told.as_patient(measured, 128, "seconds") == pytest.approx([30.0] * 6)
+
+
 @pytest.mark.parametrize(("best", "at_edge"), [(1e-3, False), (1e-2, False), (1.0, True), (1e-4, False)])
 def test_rates_are_widened_until_the_best_is_inside(
     monkeypatch: pytest.MonkeyPatch, best: float, at_edge: bool
 ) -> None:
-    def made(_: Path, size: str, sizes: tuple[int, ...], rate: float, seed: int, patience: int) -> list[dict[str, Any]]:
-        return [training(b, seed, [0.5 - 0.1 * abs(math.log10(rate / best))]) for b in sizes]
+    def made(
+        _: Path, size: str, sizes: tuple[int, ...], rate: float, seeds: Sequence[int], patience: int
+    ) -> list[dict[str, Any]]:
+        return [training(b, seed, [0.5 - 0.1 * abs(math.log10(rate / best))]) for b in sizes for seed in seeds]
 
     monkeypatch.setattr(thoma, "curves_of", made)
-    known = [one for seed in range(10) for one in made(Path(), "small", (8, 64), 1e-3, seed, 10)]
+    known = made(Path(), "small", (8, 64), 1e-3, range(10), 10)
     found = thoma.tuned(Kept(), "small", 64, 1e-3, known)
     assert found["at_edge"] is at_edge
     if not at_edge:
