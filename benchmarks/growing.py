@@ -6,7 +6,8 @@ The seven problems of `tables/`. The fixed best is the best cell of the recorded
 machine; its rate, half a decade apart there, and those of the sizes beside it are tuned on to a quarter of a decade.
 Everything is judged on the same six fresh seeds, in training seconds: each step counts the median step time of its
 batch size, all sizes timed in turn before. A controller begins at batch size 32 with the best rate that 32 has in the
-table, and may go to 4,096 or a quarter of the data. What is done is kept: the same command goes on.
+table, and may go to 4,096 or a quarter of the data. What is done is kept, also of each controller: the same command
+goes on.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ import torch
 
 import rightbatch
 from rightbatch import Trial, controllers, curves
-from rightbatch.batch_schedule import BatchSchedule, schedule_of
+from rightbatch.batch_schedule import BatchSchedule
 from rightbatch.controllers import Controller, Limits
 from rightbatch.errors import WorkloadError
 from rightbatch.evidence import FRESH_SEED, Evidence
-from rightbatch.growth import LOOKS, Plan, compared, fixed_plan, mean_cost
+from rightbatch.growth import LOOKS, Plan, compared, decided, fixed_plan, mean_cost
 from rightbatch.lattice import index_of, rate_at
 from rightbatch.machine import processor
 from rightbatch.means import difference_of_means, ratio_of_means
@@ -39,7 +40,6 @@ from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.profile import measure_step_times
 from rightbatch.pipeline.runners import as_runner
 from rightbatch.pipeline.setting_up import open_study, pose
-from rightbatch.pipeline.train import usual_controller
 from rightbatch.question import Question
 from rightbatch.records import to_json
 from rightbatch.search.growing import Growing
@@ -79,7 +79,7 @@ CONTROLLERS: dict[str, Callable[[Limits, float], Controller]] = {
     "instead-of-decay": lambda limits, e: controllers.InsteadOfDecay([round(0.5 * e), round(0.75 * e)], 5.0, limits),
     "noise-following": lambda limits, e: controllers.NoiseFollowing(limits=limits),
     "goodput": lambda limits, e: controllers.Goodput(limits=limits),
-    "rightbatch.train": lambda limits, e: usual_controller(limits),
+    "rightbatch.train": lambda limits, e: controllers.TunedGoodput(limits=limits),
     "norm-test": lambda limits, e: controllers.NormTest(theta=0.9, limits=limits),
     "cabs": lambda limits, e: controllers.CABS(limits=limits),
     "adadamp": lambda limits, e: controllers.AdaDamp(limits=limits),
@@ -91,8 +91,11 @@ CONTROLLERS: dict[str, Callable[[Limits, float], Controller]] = {
 be chosen: at a half and three quarters of them, at each quarter, to 512 within them."""
 
 
-def measured(name: str, folder: Path) -> dict[str, Any]:
-    """One problem: the fixed best, the search, its plan and all controllers with fresh seeds, the quality."""
+def measured(name: str, folder: Path, known: dict[str, Any]) -> dict[str, Any]:
+    """One problem: the fixed best, the search, its plan and all controllers with fresh seeds, the quality.
+
+    Of controllers only what is not known yet.
+    """
     runner = as_runner(PROBLEMS[name])
     most = min(LARGEST, runner.facts.train_examples // 4)
     with open_study(folder / f"{name}.study.db", runner.facts) as kept:
@@ -125,10 +128,13 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
             "fixed 32": told(fixed_plan(*usual), evidence, chosen),
             "find --schedule": told(plan, evidence, chosen)
             | {"why": why, "search": round(spent / unit, 2), "judging": round(judging / unit, 2)},
-            "quality": quality(kept, runner, evidence, plan, chosen),
+            "quality": quality(runner, evidence, plan, chosen),
         }
     examples = evidence.steps_of_cost(best[0], unit) or 0.0
     for controller, make in CONTROLLERS.items():
+        if controller in known:
+            found[controller] = known[controller]
+            continue
         costs, sizes = [], []
         for seed in SEEDS:
             cost, last = controlled(
@@ -174,17 +180,17 @@ def tuned_further(cells: dict[tuple[int, float], float], most: int) -> list[Tria
 
 def _plans(evidence: Evidence) -> list[Plan]:
     """In the order they were tried."""
-    return list(dict.fromkeys(Plan(run.trial.learning_rate, schedule_of(run.trial)) for run in evidence.runs))
+    return list(dict.fromkeys(Plan.of(run.trial) for run in evidence.runs))
 
 
 def judged(plan: Plan, chosen: Plan, evidence: Evidence) -> float:
-    """What `find --schedule` spends on fresh seeds: three of both, six where three leave it open."""
+    """What `find --schedule` spends on fresh seeds: three of both, six where three leave open what is worth them."""
     if plan == chosen:
         return 0.0
     ours, theirs = plan.fresh_costs(evidence), chosen.fresh_costs(evidence)
     few, most = LOOKS
     gain = ratio_of_means(ours[:few], theirs[:few], 1 - 0.05 / len(LOOKS))
-    seeds = SEEDS[:few] if gain.known and 1.0 not in gain else SEEDS[:most]
+    seeds = SEEDS[:few] if decided(gain) else SEEDS[:most]
     return sum(plan.spent(evidence, seed) + chosen.spent(evidence, seed, [plan]) for seed in seeds)
 
 
@@ -208,7 +214,7 @@ def ratios(costs: list[float], best: tuple[float, ...]) -> dict[str, Any]:
     }
 
 
-def quality(kept: Any, runner: Any, evidence: Evidence, plan: Plan, chosen: Plan) -> dict[str, Any]:
+def quality(runner: Any, evidence: Evidence, plan: Plan, chosen: Plan) -> dict[str, Any]:
     """The best value within twice the examples that the fixed best needs, of both: the difference, plan less fixed."""
     target = evidence.question.target
     needed = max(run.points[-1].examples for run in evidence.runs_at(chosen.batch_size, chosen.learning_rate))
@@ -253,6 +259,17 @@ def controlled(
     return (cost(crossing.steps, crossing.examples) if crossing else math.inf), run.stepper.batch_size
 
 
+def write(out: Path, command: str, problems: dict[str, Any]) -> None:
+    """What is known so far, with what it was measured by and on."""
+    about = {
+        "machine": processor(),
+        "python": platform.python_version(),
+        "torch": torch.__version__.split("+")[0],
+    }
+    text = json.dumps({"command": command, **about, "problems": problems}, indent=1)
+    out.write_text(text + "\n", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*")
@@ -262,16 +279,10 @@ def main() -> None:
     torch.set_num_threads(1)
     problems = json.loads(given.out.read_text())["problems"] if given.out.exists() else {}
     for name in given.names or PROBLEMS:
-        if name not in problems:
+        if not CONTROLLERS.keys() <= problems.get(name, {}).keys():
             print(name, flush=True)
-            problems[name] = measured(name, given.folder)
-            about = {
-                "machine": processor(),
-                "python": platform.python_version(),
-                "torch": torch.__version__.split("+")[0],
-            }
-            text = json.dumps({"command": "python benchmarks/growing.py", **about, "problems": problems}, indent=1)
-            given.out.write_text(text + "\n", encoding="utf-8")
+            problems[name] = measured(name, given.folder, problems.get(name, {}))
+            write(given.out, "python benchmarks/growing.py", problems)
 
 
 if __name__ == "__main__":

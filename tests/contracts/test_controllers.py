@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,6 +27,7 @@ from rightbatch.controllers import (
     Planned,
     RadaDamp,
     Seen,
+    TunedGoodput,
 )
 from rightbatch.errors import InputError
 from rightbatch.records import GradientSample
@@ -37,6 +39,7 @@ MADE = {
     "instead-of-decay": lambda limits: InsteadOfDecay((1000, 4000), 5, limits),
     "noise-following": lambda limits: NoiseFollowing(limits=limits),
     "goodput": lambda limits: Goodput(limits=limits),
+    "tuned-goodput": lambda limits: TunedGoodput(limits=limits),
     "norm-test": lambda limits: NormTest(limits=limits),
     "inner-product-test": lambda limits: InnerProductTest(nu=2.0, limits=limits),
     "cabs": lambda limits: CABS(limits=limits),
@@ -180,9 +183,46 @@ def test_goodput_is_most_where_it_says() -> None:
         return b / (1e-3 + 1e-5 * b) * (100 + 32) / (100 + b)
 
     assert max(range(1, 1000), key=progress) == size
-    larger = chosen(Goodput(ratio=4.0, rate_power=0.5), everything(640, 32))
-    assert larger.batch_size == 2 * size
-    assert larger.rate_factor == pytest.approx(math.sqrt(2 * size / 32))
+
+
+def test_the_tuned_goodput_is_that_of_four_times_the_noise_and_its_rate_that_of_the_moment() -> None:
+    told = [everything(640 * k, 32) for k in range(1, 6)]
+    assert chosen(TunedGoodput(), *told[:2]) == Choice(32)  # two samples have no error worth the name
+    choice = chosen(TunedGoodput(), *told)
+    assert choice.batch_size == round(math.sqrt(1e-3 * 400 / 1e-5))
+    assert choice.rate_factor == pytest.approx((1 + 400 / 32) / (1 + 400 / choice.batch_size))
+
+
+def test_the_first_rate_is_for_the_noise_of_all_so_far() -> None:
+    """Of a batch that may not change, as the noise grows a hundredfold; against a slow reckoning of every average."""
+    memory, examples = 200.0, np.arange(10, 3010, 10)
+    traces = np.where(examples < 1500, 100.0, 10_000.0)
+    told = [everything(int(n), 32, trace=trace) for n, trace in zip(examples, traces, strict=True)]
+    choice = chosen(TunedGoodput(ratio=1.0, memory_examples=memory, limits=Limits(32, 32)), *told)
+    noise = []
+    for k in range(2, len(examples)):
+        weights = np.exp(-(examples[k] - examples[: k + 1]) / memory)
+        noise.append(np.average(traces[: k + 1], weights=weights))
+    expected = math.exp(np.mean(np.log(1 + np.array(noise) / 32))) / (1 + noise[-1] / 32)
+    assert choice.rate_factor == pytest.approx(expected)
+    assert 0.05 < choice.rate_factor < 0.2
+
+
+def test_a_gradient_that_scatters_is_taken_to_be_larger_by_its_error() -> None:
+    squares = [3.0, 0.5, 2.0, 1.5, 4.0]
+    told = [everything(640 * (k + 1), 32, squared=squared) for k, squared in enumerate(squares)]
+    for caution in (0.5, 1.0, 2.0):
+        choice = chosen(TunedGoodput(ratio=1.0, caution=caution, memory_examples=1e12), *told)
+        gradient_squared = np.mean(squares) + caution * np.std(squares, ddof=1) / math.sqrt(len(squares))
+        assert choice.batch_size == round(math.sqrt(1e-3 * 100 / gradient_squared / 1e-5))
+
+
+def test_a_gradient_that_cannot_be_told_from_zero_holds_the_tuned_goodput() -> None:
+    told = [everything(640 * k, 32, squared=-1.0) for k in range(1, 9)]
+    assert chosen(TunedGoodput(), *told) == Choice(32)
+    known = [everything(640 * k, 32) for k in range(1, 9)]
+    nothing = [everything(10**9 * k, 50, squared=-1.0) for k in range(1, 9)]
+    assert chosen(TunedGoodput(), *known, *nothing) == Choice(50, chosen(TunedGoodput(), *known).rate_factor)
 
 
 @pytest.mark.parametrize("theta", [0.5, 1.0, 2.0])
@@ -247,6 +287,19 @@ def test_the_clocks_of_the_damping_family() -> None:
 def test_radadamp_is_the_mean_of_two_ratios() -> None:
     told = everything(100, 32, squared=4.0, loss=2.0), everything(10**9, 32, squared=1.0, loss=1.0)
     assert chosen(RadaDamp(), *told).batch_size == round(32 / ((0.5 + 0.25) / 2))
+
+
+@given(st.floats(0, 1e9), st.integers(1, 10_000), st.floats(1.01, 10))
+def test_a_size_changes_by_no_more_than_it_may_and_never_stays_for_being_small(
+    wanted: float, now: int, most: float
+) -> None:
+    size = Limits(1, 8192, most).within(wanted, now)
+    assert 1 <= size <= 8192
+    if now <= 8192:
+        assert min(now - 1, now / most) <= size <= max(now + 1, now * most)
+        assert abs(size - wanted) <= max(abs(now - wanted), 0.5)
+        if abs(wanted - now) >= 1 and 1 <= wanted <= 8192:
+            assert size != now
 
 
 @pytest.mark.parametrize("limits", [(0, 10), (20, 10)])

@@ -7,12 +7,14 @@ from rightbatch.controllers.by_noise import CABS, Goodput, InnerProductTest, Noi
 from rightbatch.controllers.contract import Choice, Controller, Limits, Seen, State
 from rightbatch.controllers.damping import AdaDamp, GeoDamp, PadaDamp, RadaDamp
 from rightbatch.controllers.planned import InsteadOfDecay, Planned
+from rightbatch.controllers.tuned import TunedGoodput
 
 CONTROLLERS = {
     "planned": Planned,
     "instead-of-decay": InsteadOfDecay,
     "noise-following": NoiseFollowing,
     "goodput": Goodput,
+    "tuned-goodput": TunedGoodput,
     "norm-test": NormTest,
     "inner-product-test": InnerProductTest,
     "cabs": CABS,
@@ -40,4 +42,5 @@ __all__ = [
     "RadaDamp",
     "Seen",
     "State",
+    "TunedGoodput",
 ]

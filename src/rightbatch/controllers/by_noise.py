@@ -11,10 +11,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rightbatch.controllers.averages import NOTHING, means, noise_scale, with_seen
+from rightbatch.controllers.averages import MEMORY_EXAMPLES, NOTHING, means, noise_scale, with_seen
 from rightbatch.controllers.contract import Choice, Limits, Need, Seen, State
-
-MEMORY_EXAMPLES = 20_000.0
 
 GRADIENTS: frozenset[Need] = frozenset({"gradients"})
 
@@ -47,13 +45,8 @@ class Goodput:
 
     B / (alpha + beta B) examples per second, each worth (noise scale + B_0) / (noise scale + B): the most is at
     sqrt(alpha noise scale / beta). The rate is multiplied by the gain (AdaScale SGD, Johnson et al. 2020).
-
-    `ratio`: The noise scale is taken that many times, as larger batches save steps up to a multiple of it.
-    `rate_power`: The rate is multiplied by this power of how much larger the batch is instead.
     """
 
-    ratio: float = 1.0
-    rate_power: float | None = None
     memory_examples: float = MEMORY_EXAMPLES
     limits: Limits = field(default_factory=Limits)
     needs: frozenset[Need] = field(default=frozenset({"gradients", "seconds"}), init=False)
@@ -63,11 +56,8 @@ class Goodput:
 
     def choose(self, state: State, seen: Seen) -> tuple[Choice, State]:
         state = with_seen(state, seen, self.memory_examples)
-        noise, alpha, beta = self.ratio * noise_scale(state), seen.alpha_seconds, seen.beta_seconds
-        wanted = math.sqrt(alpha * noise / beta) if alpha is not None and beta else math.nan
-        size = self.limits.within(wanted, seen.batch_size)
-        if self.rate_power is not None:
-            return Choice(size, (size / seen.first_batch_size) ** self.rate_power), state
+        noise = noise_scale(state)
+        size = self.limits.within(fastest(noise, seen), seen.batch_size)
         return Choice(size, gain(size, seen.first_batch_size, noise)), state
 
 
@@ -142,6 +132,12 @@ class CABS:
             seen.learning_rate * found[1] / loss if found is not None and loss is not None and loss > 0 else math.nan
         )
         return Choice(self.limits.within(wanted, seen.batch_size)), state
+
+
+def fastest(noise: float, seen: Seen) -> float:
+    """Where progress per second is most: sqrt(alpha noise scale / beta). NaN where either is not known."""
+    alpha, beta = seen.alpha_seconds, seen.beta_seconds
+    return math.sqrt(alpha * noise / beta) if alpha is not None and beta else math.nan
 
 
 def grown(limits: Limits, passes: Sequence[float], seen: Seen) -> int:

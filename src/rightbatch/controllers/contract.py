@@ -38,11 +38,18 @@ class Limits:
             raise InputError(f"A batch size changes by a factor above 1 at most, got most_change={self.most_change}.")
 
     def within(self, wanted: float, now: int) -> int:
-        """The whole batch size within all limits that is nearest to a wanted one; `now` for what is no number."""
+        """The whole batch size within all limits that is nearest to a wanted one; `now` for what is no number.
+
+        One example more or less is always allowed: else a batch of one could not grow by less than a factor of two.
+        """
         if math.isnan(wanted):
             wanted = now
-        near = min(max(wanted, now / self.most_change), now * self.most_change)
-        return round(min(max(near, self.smallest), self.largest))
+        near = round(min(max(wanted, self.smallest), self.largest))
+        if near > now * self.most_change:
+            near = max(now + 1, math.floor(now * self.most_change))
+        elif near < now / self.most_change:
+            near = min(now - 1, math.ceil(now / self.most_change))
+        return min(max(near, self.smallest), self.largest)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from rightbatch.controllers.averages import NOTHING, means, with_seen
-from rightbatch.controllers.by_noise import MEMORY_EXAMPLES
+from rightbatch.controllers.averages import MEMORY_EXAMPLES, NOTHING, means, with_seen
 from rightbatch.controllers.contract import Choice, Limits, Need, Seen, State
 from rightbatch.controllers.planned import NONE
 

@@ -79,12 +79,18 @@ class CriticalPrior:
         return Interval(math.exp(self.log_mean), math.exp(self.log_mean - half), math.exp(self.log_mean + half), level)
 
 
+def last_quarter(samples: Sequence[GradientSample]) -> list[GradientSample]:
+    """Those of the plain metric at the end of a training, which say most of what comes."""
+    plain = [sample for sample in samples if sample.metric == "plain"]
+    return plain[-max(FEWEST_SAMPLES, len(plain) // 4) :]
+
+
 def critical_prior(samples: Sequence[GradientSample], *, at_target: bool) -> CriticalPrior | None:
     """The prior from the last quarter of the samples of a training; None where they do not bound the noise scale.
 
     `at_target`: whether that training had reached the target by its end.
     """
-    last = [sample for sample in samples if sample.metric == "plain"][-max(FEWEST_SAMPLES, len(samples) // 4) :]
+    last = last_quarter(samples)
     if len(last) < FEWEST_SAMPLES:
         return None
     found = noise_scale(last)

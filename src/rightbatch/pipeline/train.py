@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from rightbatch import curves
 from rightbatch.batch_schedule import Phase
-from rightbatch.controllers import Controller, Goodput, Limits
+from rightbatch.controllers import Controller, Limits, TunedGoodput
 from rightbatch.errors import InputError
-from rightbatch.fit.noise import CRITICAL_OVER_NOISE_BEFORE
 from rightbatch.pipeline.profile import LARGEST
 from rightbatch.pipeline.runners import as_runner
 from rightbatch.records import Point, Target, Trial
@@ -20,15 +19,6 @@ if TYPE_CHECKING:
 
 ROUNDS = 5
 """Repeats of a step time: the controller needs only the law through all of them."""
-
-RATE_POWER = 0.5
-"""At the rate times the square root of how much larger the batch is one of 42 trainings missed its target, at the rate
-times the gain four did (benchmarks/growing.json)."""
-
-
-def usual_controller(limits: Limits) -> Goodput:
-    """Goodput, larger batches being worth it up to as many times the noise scale as was measured before a target."""
-    return Goodput(ratio=CRITICAL_OVER_NOISE_BEFORE[0], rate_power=RATE_POWER, limits=limits)
 
 
 @dataclass(frozen=True)
@@ -64,9 +54,9 @@ def train(
     Parameters
     ----------
     workload: A `Workload`, or the name of one.
-    controller: One of `rightbatch.controllers`. None: goodput, the most progress per second by four times the noise
-        scale and the seconds per step, between an eighth of the first size and as much as fits 8,192 or a quarter of
-        the data; the rate grows with the square root of the size.
+    controller: One of `rightbatch.controllers`. None: `TunedGoodput`, the most progress per second by four times the
+        noise scale and the seconds per step, between an eighth of the first size and as much as fits 8,192 or a
+        quarter of the data; the rate follows the noise.
     present: The batch size and the rate to begin with; None: those of the workload.
     target: Train until the workload's target quantity has reached it; None: the workload's own target, and without
         one to the planned length.
@@ -90,7 +80,7 @@ def train(
         raise InputError("Where to begin is not known. Give present=(batch_size, learning_rate).")
     most = max(first[0], min(LARGEST, runner.facts.train_examples // 4 or LARGEST))
     limits = Limits(max(1, first[0] // 8), most)
-    own = controller or usual_controller(limits)
+    own = controller or TunedGoodput(limits=limits)
     sizes = [size for k in range(-3, 14) if limits.smallest <= (size := int(first[0] * 2.0**k)) <= most]
     records = measure_step_times(runner.workload, sizes, rounds=ROUNDS) if "seconds" in own.needs else ()
     timed = {record.batch_size: record for record in records}  # the last of each has all repeats
