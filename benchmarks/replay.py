@@ -64,7 +64,7 @@ def pairs_of(
     kept = json.loads(path.read_text()) if path.is_file() else {}
     if kept.get("key") == key:
         return tuple(_read_pair(setting.table.name, strategy, one) for one in kept["pairs"])
-    pairs = play_pairs(setting, scales_of(setting, arguments), [strategy], range(repeats), workers=arguments.workers)
+    pairs = play_pairs(setting, scales_of(setting), [strategy], range(repeats), workers=arguments.workers)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps({"key": key, "pairs": [_write_pair(pair) for pair in pairs]}))
@@ -75,7 +75,7 @@ def pairs_of(
 _SCALES: dict[str, tuple[Scale, ...]] = {}
 
 
-def scales_of(setting: Setting, arguments: argparse.Namespace) -> tuple[Scale, ...]:
+def scales_of(setting: Setting) -> tuple[Scale, ...]:
     """The targets of a table, found once: that takes seconds."""
     if setting.table.name not in _SCALES:
         _SCALES[setting.table.name] = scales(setting.table)

@@ -68,4 +68,4 @@ def test_a_training_that_ends_by_itself_is_told_of_and_not_to_be_planned_longer(
 def test_what_the_seconds_went_into_is_told() -> None:
     evidence = Evidence(FACTS, (run(1, 1.0, 0.5),), (), Question(Objective.STEPS, TARGET))
     told = nothing_reached(evidence, None, False, {"profile": 38.2, "runs": 21.0, "memory": 0.0})
-    assert "So far this took: profile 38.2 s, runs 21 s." in told
+    assert "The budget went into: profile 38.2 s, runs 21 s." in told

@@ -24,9 +24,9 @@ def nothing_reached(
 ) -> str:
     """How near the runs came, what is believed of the best size, what more would buy, and a table at equal cost.
 
-    `spent_seconds` is what all went into, by activity: of programs and loops most of it is not training.
+    `spent_seconds` is what a budget went into, by activity: of programs and loops most of it is not training.
     """
-    spent = {name: f"{name} {seconds:.3g} s" for name, seconds in (spent_seconds or {}).items() if seconds}
+    spent = [f"{name} {seconds:.3g} s" for name, seconds in (spent_seconds or {}).items() if seconds]
     nearest = _nearest(evidence)
     if nearest is None:
         if in_budget:
@@ -35,24 +35,26 @@ def nothing_reached(
         return "The budget ended before any run gave a value to judge. The same command with a larger --budget goes on."
     if forecast is None or out_of_reach(evidence):
         choose = "Choose" if in_budget else "Give a larger --budget, choose"
-        after = f" {choose} an easier --target, or {_longer(evidence)}."
+        after = f" {choose} an easier --target{_longer(evidence)}."
     else:
         after = f"\n{_best_guess(forecast, evidence.question.objective, in_budget)}"
-    told = [f"So far this took: {', '.join(spent.values())}."] if spent else []
+    told = [f"The budget went into: {', '.join(spent)}."] if spent and not in_budget else []
     return "\n".join([nearest + after, *told, *_at_equal_cost(evidence)])
 
 
 def _longer(evidence: Evidence) -> str:
-    """What would make runs longer; they may have ended by themselves, whatever was planned."""
+    """What would make runs longer; they may have ended by themselves, or come to rest, whatever was planned."""
+    if all(run.trial.planned_examples is None for run in evidence.relevant):
+        return ": the runs, of no planned length, have come to rest short of this one" if out_of_reach(evidence) else ""
     finished = [run for run in evidence.relevant if run.stop and run.stop.reason is StopReason.FINISHED]
     lengths = [(run.points[-1].examples, run.trial.planned_examples or 0) for run in finished if run.points]
     if lengths and all(made < ENDS_EARLY * planned for made, planned in lengths):
         made, planned = max(lengths)
         return (
-            f"let the training go on: it ended by itself after {made:,} examples, and {planned:,} are planned "
+            f", or let the training go on: it ended by itself after {made:,} examples, and {planned:,} are planned "
             f"(trial.planned_examples says how many)"
         )
-    return "plan longer runs with --epochs"
+    return ", or plan longer runs with --epochs"
 
 
 def _best_guess(forecast: Forecast, objective: Objective, in_budget: bool) -> str:
@@ -66,9 +68,10 @@ def _best_guess(forecast: Forecast, objective: Objective, in_budget: bool) -> st
     )
     if forecast.gain_cost:
         goes_on = "`rightbatch find`" if in_budget else "the same command with a larger --budget"
+        cheaper = f"{100 * forecast.gain:.0f} % cheaper" if forecast.gain >= 0.005 else "hardly cheaper"
         text += (
-            f" The next {_said(forecast.gain_cost, objective)} are expected to make the answer "
-            f"{100 * forecast.gain:.0f} % cheaper: {goes_on} goes on."
+            f" The next {_said(forecast.gain_cost, objective)} are expected to make the answer {cheaper}: {goes_on} "
+            "goes on."
         )
     return text
 

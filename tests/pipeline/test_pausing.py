@@ -113,7 +113,7 @@ class InTurns:
             if run.stop is not None and run.stop.reason not in RESUMABLE and run.stop != NEEDLESS:
                 ended.add(key_of(run.trial))
         left = [trial for trial in self.trials if key_of(trial) not in ended and points[key_of(trial)] < self.enough]
-        free = [trial for trial in left if key_of(trial) not in evidence.pending]
+        free = [trial for trial in left if key_of(trial) not in map(key_of, evidence.pending)]
         if not free:
             return Wait() if evidence.pending else Done("all have run")
         trial = min(free, key=lambda trial: points[key_of(trial)])

@@ -258,3 +258,29 @@ def test_a_target_that_no_rate_reaches_ends_the_search(tmp_path: Path) -> None:
     with Study.open(tmp_path / "it.study.db") as kept:
         rates = [run.trial.learning_rate for run in kept.runs()]
     assert 1e-8 < min(rates) < max(rates) < 1e6
+
+
+FAILS_ABOVE_64 = """
+import json, sys
+size, rate, loss = int(sys.argv[1]), float(sys.argv[2]), 1.0
+if size > 64:
+    raise ValueError("too wide")
+for step in range(1, 400):
+    loss *= 1 - min(0.5, rate)
+    print(json.dumps({"step": step, "valid_loss": loss}), flush=True)
+"""
+
+
+def test_sizes_at_which_a_program_fails_are_named_and_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "it.py").write_text(FAILS_ABOVE_64)
+    program = rightbatch.Command(
+        argv=(sys.executable, str(tmp_path / "it.py"), "{batch_size}", "{learning_rate}"),
+        train_examples=1000,
+        present=(64, 0.1),
+        target=0.1,
+    )
+    found = rightbatch.find(program, study=tmp_path / "a.study.db", batch_sizes=(64, 128, 256), seeds=1)
+    assert found.batch_size == 64
+    assert "not tried: no step could be timed at batch size 128 to 256, where it failed or there was no time" in (
+        found.cautions
+    )

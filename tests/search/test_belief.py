@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from rightbatch.fit.noise import CriticalPrior
 from rightbatch.records import Interval
 from rightbatch.search.belief import FEWEST_VERSIONS, NOISE, SEED_FREEDOM, Noise, believe, spread
-from rightbatch.search.laws import Laws, draw_laws
+from rightbatch.search.laws import Laws, draw_laws, rate_prior
 from rightbatch.search.progress import SHARES, Progress
 
 Array = npt.NDArray[np.float64]
 Row = tuple[int, float, float, int]
 """Batch size, rate, level, and the number of the run (-1: the mean over seeds)."""
 
-ALL = draw_laws("SGD momentum", 1e-3, 1.0)
+ALL = draw_laws(*rate_prior("SGD momentum"), 1e-3, 1.0)
 LEVELS: tuple[float, ...] = tuple(np.linspace(0, 1, len(SHARES)).tolist())
 SIZES, RATES = (16, 64, 256, 1024), (0.01, 0.0316, 0.1, 0.316)
 CELLS = [(size, rate) for size in SIZES for rate in RATES]
@@ -55,6 +55,7 @@ def run_at(
         log_costs=tuple(log_costs),
         steps=100,
         cost=math.exp(log_costs[-1]) if log_costs else 0.1,
+        share=levels[-1] if levels else 0.0,
         next_level=None if reached else later[0],
         diverged=False,
         stalled=False,
@@ -360,3 +361,20 @@ def test_what_gradients_say_of_the_critical_size_counts_with_its_width() -> None
     assert alone.low is not None
     ratio = math.log(wide.high / wide.low) / math.log(alone.high / alone.low)
     assert ratio == pytest.approx(2**-0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("better", ["larger", "smaller"])
+def test_how_runs_began_says_which_rates_are_better(better: str) -> None:
+    """None of them has passed a level: all that is seen is that one would get to the first one ten times as late."""
+    late, soon = (0.01, 0.0316) if better == "larger" else (0.0316, 0.01)
+    runs = [run_at(64, rate, log_cost_ahead=math.log(cost)) for rate, cost in ((late, 10.0), (soon, 1.0))]
+    expected = means_of(runs)
+    gap = expected[64, late] - expected[64, soon]
+    without = [replace(run, log_cost_ahead=None) for run in runs]
+    unseen = means_of(without)
+    assert gap > unseen[64, late] - unseen[64, soon] + 0.5
+
+
+def means_of(runs: Sequence[Progress]) -> dict[tuple[int, float], float]:
+    """The expected log cost of every cell."""
+    return dict(zip(CELLS, believe(CELLS, ALL, runs, COSTS).mean[: len(CELLS)].tolist(), strict=True))

@@ -316,16 +316,15 @@ def test_with_runs_under_way_it_proposes_another_cell_or_waits() -> None:
     one = exact(4)
     others = 0
     for evidence, action in one.asked[1::6]:
-        pending: frozenset[tuple[int, float, int]] = frozenset()
+        pending: frozenset[Trial] = frozenset()
         for _ in range(3):
-            trial = action.trial
-            pending |= {(trial.batch_size, trial.learning_rate, trial.seed)}
+            pending |= {action.trial}
             proposed = one.search(replace(evidence, pending=pending))
             if not isinstance(proposed, Advance):
                 assert isinstance(proposed, Wait)
                 break
             cell = (proposed.trial.batch_size, proposed.trial.learning_rate)
-            assert cell not in {(size, rate) for size, rate, _ in pending}
+            assert cell not in {(trial.batch_size, trial.learning_rate) for trial in pending}
             assert one.world.told.offers(proposed.trial)
             action, others = proposed, others + 1
     assert others >= 5
@@ -334,9 +333,8 @@ def test_with_runs_under_way_it_proposes_another_cell_or_waits() -> None:
 def test_it_waits_for_the_first_run_and_for_the_last() -> None:
     one = exact(4)
     nothing, first = one.asked[0]
-    under_way = frozenset({(first.trial.batch_size, first.trial.learning_rate, 0)})
-    assert one.search(replace(nothing, pending=under_way)) == Wait()
-    assert one.search(replace(one.evidence, pending=frozenset({(*one.cell, 1)}))) == Wait()
+    assert one.search(replace(nothing, pending=frozenset({first.trial}))) == Wait()
+    assert one.search(replace(one.evidence, pending=frozenset({Trial(*one.cell, 1)}))) == Wait()
 
 
 # --------------------------------------------------------------------------------------------------- what is closed
@@ -381,12 +379,45 @@ def test_a_cell_that_reached_the_target_is_not_closed_for_what_happened_elsewher
     assert (64, 0.1) in closed_after(a_run((64, 0.316), GOOD), gone)
 
 
+def test_a_cell_whose_own_run_came_further_is_not_closed_for_what_stalled_elsewhere() -> None:
+    flat, noisier = a_run((128, 0.1), FLAT), (64, 0.316)
+    come = {share: closed_after(flat, a_run(noisier, (0.2, 0.4, share, share))) for share in (0.3, 0.9)}
+    assert noisier in come[0.3]
+    assert come[0.9] == set()
+
+
 def test_a_cell_that_missed_or_is_lost_is_closed_alone() -> None:
     good = a_run((1024, 0.1), GOOD)
     slow = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
     assert closed_after(good, a_run((128, 0.01), slow)) == set()
     assert closed_after(good, a_run((128, 0.01), slow, Stop(StopReason.FINISHED))) == {(128, 0.01)}
     assert closed_after(good, a_run((128, 0.01), slow, first=10_000)) == {(128, 0.01)}
+
+
+def test_a_cell_whose_run_ended_before_it_trained_is_closed_and_out_of_memory_all_larger_sizes() -> None:
+    good, cell = a_run((1024, 0.1), GOOD), (256, 0.1)
+    for points in ((), (Point(0, 0, valid_metric=0.0),)):
+        ended = {
+            reason: Run(Trial(*cell, 0), points, Stop(reason), identifier=9)
+            for reason in (StopReason.FAILED, StopReason.OUT_OF_MEMORY, StopReason.INTERRUPTED)
+        }
+        assert closed_after(good, ended[StopReason.FAILED]) == {cell}
+        assert closed_after(good, ended[StopReason.OUT_OF_MEMORY]) == {
+            (size, rate) for size in SIZES for rate in RATES if size >= 256
+        }
+        assert closed_after(good, ended[StopReason.INTERRUPTED]) == set()
+
+
+def test_a_seed_that_was_run_is_not_asked_for_again() -> None:
+    cell, least = (1024, 0.1), a_run((1024, 0.1), GOOD, Stop(StopReason.STOPPED_BY_RULE, REACHED))
+    for had, free in (((1,), 0), ((0, 2), 1), ((1, 2), 0), ((0, 1), 2)):
+        runs = tuple(replace(least, trial=replace(least.trial, seed=seed), identifier=seed + 1) for seed in had)
+        world = world_of(Truth())
+        search = FewRuns(SIZES, lambda evidence: RATES, lambda trial: True)
+        evidence = replace(world.evidence, runs=runs)
+        trials = (trial for trial, *_ in search._candidates(evidence, search.outlook(evidence)))
+        asked = {trial.seed for trial in trials if (trial.batch_size, trial.learning_rate) == cell}
+        assert asked == {free}
 
 
 def test_where_all_would_be_closed_none_is() -> None:

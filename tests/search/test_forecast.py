@@ -289,3 +289,34 @@ def test_sizes_are_given_at_the_rate_that_was_measured_where_that_one_is_the_bes
         tuple(needed(256, 0.1, seed) * step_seconds(256) for seed in (0, 1)), rel=0.01
     )
     assert measured[16] == ()
+
+
+def test_what_would_take_longer_than_runs_are_planned_for_is_not_promised() -> None:
+    """The size of 16 needs the fewest examples: at a plan that 256 just fits, 1024 is none that reaches the target."""
+    evidence, free = of(*REACHED)
+    size, rate = 1024, 0.3162
+    planned = round(1.4 * 256 * needed(256, 0.1))
+    assert needed(size, rate) * size > planned
+    bound = forecast(replace(search(), planned_examples=planned), evidence)
+    before, after = ({one.batch_size: one for one in found.sizes} for found in (free, bound))
+    assert before[size].cost is not None
+    assert after[size].cost is None
+    assert after[256].cost == before[256].cost
+    assert {one.batch_size: one.as_good for one in bound.likelihoods}[size] == 0
+    assert not any(cell[0] == size for cell in bound.costs)
+    without = [row.batch_size for row in recommend(evidence, forecast=bound, **TOLD).sizes if row.learning_rate is None]
+    assert size in without
+    said = Caution.NOT_EXPECTED.value.format(", ".join(map(str, without)))
+    assert said in recommend(evidence, forecast=bound, **TOLD).cautions
+    # Where nothing has reached the target, what is believed is all there is.
+    assert forecast(replace(search(), planned_examples=16), evidence_of(PAUSED[0])).costs
+
+
+def test_the_guess_is_none_that_the_plan_has_no_room_for() -> None:
+    """A larger size is believed to be faster than 64, which alone reached the target, and not within such a plan."""
+    evidence, free = of(run((64, 0.1)), run((64, 0.1), seed=1))
+    bound = forecast(replace(search(), planned_examples=5_000), evidence)
+    assert free.guess.batch_size > 64
+    assert bound.guess.batch_size == 64
+    assert (bound.guess.batch_size, bound.guess.learning_rate) in bound.costs
+    assert recommend(evidence, forecast=bound, **TOLD).batch_size == 64

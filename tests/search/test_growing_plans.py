@@ -12,13 +12,13 @@ import pytest
 from rightbatch import curves
 from rightbatch.batch_schedule import parsed, schedule_of
 from rightbatch.evidence import FRESH_SEED, Evidence
-from rightbatch.growth import LOOKS, Growth, Plan, compared, fixed_plan, growth_of, mean_cost
+from rightbatch.growth import LOOKS, Growth, Plan, compared, decided, fixed_plan, growth_of, mean_cost
 from rightbatch.lattice import rate_at
 from rightbatch.means import ratio_of_means
 from rightbatch.question import Objective, Question
-from rightbatch.records import Point, Run, StepTime, Stop, StopReason, Target, Trial, WorkloadFacts
+from rightbatch.records import Interval, Point, Run, StepTime, Stop, StopReason, Target, Trial, WorkloadFacts
 from rightbatch.report.growth import growth_text
-from rightbatch.search.growing import MOST_RUNS, SEEDS, Growing
+from rightbatch.search.growing import MOST_RUNS, SEEDS, Growing, _too_dear
 from rightbatch.search.strategy import Advance, Done, Wait, fixed
 
 TARGET = Target(2.0, "valid_metric", "max", rule="first_touch")
@@ -136,6 +136,51 @@ def test_where_a_larger_batch_only_costs_more_none_is_recommended() -> None:
     assert growth is None or not growth.recommended
 
 
+@pytest.mark.parametrize(
+    ("gain", "ends"),
+    [
+        (None, True),  # it missed the target
+        (Interval(0.7, 0.6, 0.8), True),
+        (Interval(1.3, 1.1, 1.5), True),
+        (Interval(0.7, 0.4, 1.1), False),  # more seeds may tell
+        (Interval(0.97, 0.8, 1.2), True),  # they may, but what they tell is worth less than they cost
+    ],
+)
+def test_more_seeds_are_asked_where_they_may_tell_of_a_gain(gain: Interval | None, ends: bool) -> None:
+    assert decided(gain) is ends
+
+
+def test_a_plan_is_given_up_as_soon_as_it_has_cost_what_the_best_did() -> None:
+    evidence, strategy, _ = searched(World(luck=0.02))
+    growth = growth_of(evidence, strategy.fixed)
+    assert growth is not None
+    given_up = [row for row in growth.tried if row.times_the_fixed is None]
+    assert given_up
+    for row in given_up:
+        assert row.more_than is not None
+        assert 0.6 < row.more_than < 1.15  # a step of the ladder later, and of a mean over seeds
+    assert all(row.more_than is None for row in growth.tried if row.times_the_fixed is not None)
+
+
+def test_where_all_plans_were_given_up_that_is_what_is_said() -> None:
+    world = World(noise=0.0)
+    evidence, best = of_fixed(world)
+    for size in (256, 512):
+        trial = Trial(best.batch_size, best.learning_rate, 0, world.planned, {"batch_schedule": f"{size}@340"})
+        run = world.run(trial, lambda points: "too dear" if len(points) > 3 else None, len(evidence.runs) + 1)
+        evidence = evidence.with_run(run)
+    growth = world.growth(evidence)
+    assert growth is not None
+    assert (growth.seeds, growth.recommended) == (0, False)
+    assert growth_text(growth).startswith("No growing batch is known to be faster: 2 plans tried, each given up")
+    diverged = replace(evidence, runs=tuple(_diverged(run) for run in evidence.runs), memory={})
+    assert world.growth(diverged) is None  # of these it is not known what they would have cost
+
+
+def _diverged(run: Run) -> Run:
+    return replace(run, stop=Stop(StopReason.DIVERGED)) if run.trial.settings.get("batch_schedule") else run
+
+
 def test_of_plans_without_a_gain_hardly_any_is_told_to_have_one() -> None:
     """Both looks together at most 2.5 % on the side that recommends: 70 or more of 2,000 are a chance of 0.4 %."""
     generator = np.random.default_rng(0)
@@ -154,7 +199,7 @@ def test_the_search_ends_when_it_has_cost_as_much_as_it_may() -> None:
         spent, alone, before = 0.0, 0.0, list[Plan]()
         for run in evidence.runs:
             if not schedule_of(run.trial).fixed and run.trial.seed < FRESH_SEED:
-                plan = Plan(run.trial.learning_rate, schedule_of(run.trial))
+                plan = Plan.of(run.trial)
                 alone += plan.spent(evidence, run.trial.seed)
                 spent += plan.spent(evidence, run.trial.seed, [one for one in before if one != plan])
                 before.append(plan)
@@ -184,7 +229,30 @@ def test_the_same_evidence_gives_the_same_answer_in_any_order_of_runs() -> None:
     again = replace(evidence, runs=evidence.runs[::-1], memory={})
     assert strategy(again) == Done(why)
     assert strategy.climb(again) == strategy.climb(evidence)
-    assert strategy(replace(evidence, pending=frozenset({(8, 0.1, 0)}))) == Wait()
+    assert strategy(replace(evidence, pending=frozenset({Trial(8, 0.1, 0)}))) == Wait()
+
+
+def test_runs_that_judge_a_plan_are_made_side_by_side_and_no_others() -> None:
+    evidence, strategy, _ = searched(World(luck=0.02))
+    plan = strategy.climb(evidence)
+    assert isinstance(plan, Plan)
+    tried = [run for run in evidence.runs if run.trial.seed < FRESH_SEED]
+    parts = {str(part) for part in plan.parts()} - {str(strategy.fixed)}
+    unjudged = replace(evidence, runs=tuple(run for run in tried if str(Plan.of(run.trial)) not in parts), memory={})
+    under_way: frozenset[Trial] = frozenset()
+    while isinstance(action := strategy(replace(unjudged, pending=under_way)), Advance):
+        assert action.trial not in under_way
+        under_way |= {action.trial}
+    assert action == Wait()
+    judged = [Plan.of(trial) for trial in under_way]
+    assert sorted(map(str, judged)) == sorted(
+        [str(one) for one in (plan, strategy.fixed)] * 3 + [part for part in parts for _ in SEEDS]
+    )
+    # Where plans are tried, one run alone is: what it says decides what comes next.
+    first = of_fixed(World(luck=0.02))[0]
+    action = strategy(first)
+    assert isinstance(action, Advance)
+    assert strategy(replace(first, pending=frozenset({action.trial}))) == Wait()
 
 
 def test_plans_grow_one_after_the_other_to_no_more_than_may_be() -> None:
@@ -259,3 +327,14 @@ def test_beside_a_fixed_size_that_missed_with_both_seeds_nothing_is_tried() -> N
         evidence = evidence.with_run(world.run(best.trial(seed, world.planned, {}), missed, seed + 1))
     strategy = Growing(best, {}, max(world.sizes), lambda trial: True)
     assert strategy(evidence) == Done("no growth that was tried is faster than the fixed batch size")
+
+
+def test_a_run_at_the_target_is_not_given_up_before_it_is_known_to_stay_there() -> None:
+    world = World()
+    evidence, best = of_fixed(world)
+    curve = world.run(best.trial(0, world.planned, {}), curves.until_target(TARGET), 1).points
+    cost = evidence.cost_of_steps(best.batch_size, curve[-1].step, curve[-1].examples)
+    assert cost is not None
+    dear = _too_dear(evidence, best.batch_size, 0.9 * cost)
+    assert dear(curve) is None
+    assert dear((*curve, replace(curve[-1], valid_metric=TARGET.value - 0.1))) is not None

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rightbatch.search.laws import PRESENT_DEVIATION, STEP_COST_DEVIATION, VERSIONS, Laws, draw_laws
+from rightbatch.search.laws import PRESENT_DEVIATION, STEP_COST_DEVIATION, VERSIONS, Laws, draw_laws, rate_prior
 
 Array = npt.NDArray[np.float64]
-LAWS = draw_laws("SGD momentum", 1e-3, 1.0)
+LAWS = draw_laws(*rate_prior("SGD momentum"), 1e-3, 1.0)
 SOME = slice(0, VERSIONS, 37)
 
 
@@ -137,7 +137,7 @@ def test_the_likelihood_by_hand() -> None:
 
 def test_versions_are_the_same_whenever_they_are_drawn() -> None:
     draw_laws.cache_clear()
-    again = draw_laws("SGD momentum", 1e-3, 1.0)
+    again = draw_laws(*rate_prior("SGD momentum"), 1e-3, 1.0)
     assert again is not LAWS
     for field in fields(Laws):
         found = getattr(again, field.name)
@@ -146,11 +146,13 @@ def test_versions_are_the_same_whenever_they_are_drawn() -> None:
 
 
 def test_the_optimizer_and_the_rates_say_where_the_best_rate_may_lie() -> None:
-    plain, momentum, adam = (draw_laws(name, 1e-5, 10.0) for name in ("SGD", "SGD momentum", "AdamW"))
+    plain, momentum, adam = (draw_laws(*rate_prior(name), 1e-5, 10.0) for name in ("SGD", "SGD momentum", "AdamW"))
     typical = [float(np.exp(np.median(laws.log_rate))) for laws in (plain, momentum, adam)]
     assert typical == pytest.approx([0.5, 0.15, 0.006], rel=0.1)
-    unknown = draw_laws("mine", 1e-4, 1e-2)
-    assert float(np.exp(np.median(unknown.log_rate))) == pytest.approx(1e-3, rel=0.1)
-    narrow = draw_laws("SGD", 1e-4, 1e-3)
+    mine = draw_laws(*rate_prior("mine", 1e-3), 1e-5, 10.0)
+    assert float(np.exp(np.median(mine.log_rate))) == pytest.approx(1e-3, rel=0.1)
+    unknown = draw_laws(*rate_prior("mine"), 1e-5, 10.0)  # any of them
+    assert all(abs(np.log(rate) - np.mean(unknown.log_rate)) < 1.3 * np.std(unknown.log_rate) for rate in typical)
+    narrow = draw_laws(*rate_prior("SGD"), 1e-4, 1e-3)
     assert narrow.log_rate.max() <= math.log(1e-3) + 1.5 + 1e-9
     assert narrow.log_rate.min() >= math.log(1e-4) - 0.5 - 1e-9

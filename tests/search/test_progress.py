@@ -203,6 +203,36 @@ def test_a_stall_needs_steps_a_share_and_no_target() -> None:
     assert not stalled([0.6], [100])
 
 
+FLAT = [0.2, 0.6, 0.6, 0.6]
+AT = [5, 15, 30, STALL_STEPS]
+
+
+@pytest.mark.parametrize(
+    ("size", "rate", "values", "floor"),
+    [
+        (SIZE, 0.2, [0.2, 0.64, 0.64], False),  # twice as noisy, and no further from the target
+        (SIZE, 0.2, [0.2, 0.5, 0.5], True),
+        (SIZE, 0.1, [0.2, 0.9, 0.9], False),  # as noisy, and much nearer
+        (SIZE, 0.1, [0.2, 0.7, 0.7], True),
+        (4 * SIZE, 0.5, [0.2, 0.9, 0.9], False),  # noisier by both laws
+        (4 * SIZE, 0.3, [0.2, 0.9, 0.9], True),  # by the root alone
+        (SIZE // 4, 0.04, [0.2, 0.9, 0.9], True),  # by the ratio alone
+        (SIZE, 0.05, FLAT, False),  # half as noisy, and rests as far from it
+        (SIZE, 0.05, FLAT[:3], True),  # not yet
+        (SIZE, 0.05, [0.2, 0.8, 0.8, 0.8], True),  # rests nearer
+        (SIZE, 0.08, [*FLAT, 0.9, 0.9], False),  # has rested there, and went on
+        (SIZE, 0.08, [0.2, 0.4, 0.4, 0.4, 0.9, 0.9], True),  # elsewhere
+    ],
+)
+def test_a_run_rests_on_a_plateau_where_noise_would_have_another_rest_elsewhere(
+    size: int, rate: float, values: list[float], floor: bool
+) -> None:
+    flat = run_of(FLAT, steps=AT)
+    other = run_of(values, steps=[*AT, 120, 240][: len(values)], size=size, rate=rate, seed=1)
+    assert read(flat, other)[0].stalled is floor
+    assert read(flat, other)[1].plateau == ({0.9: values[-3]}.get(values[-1]) if len(values) > 4 else None)
+
+
 # ---------------------------------------------------------------------------------------------------- ends and costs
 
 
@@ -241,11 +271,13 @@ def test_costs_are_in_the_unit_of_the_objective(objective: Objective, unit: floa
     assert found.levels == in_steps.levels
 
 
-def test_seconds_of_a_step_are_as_measured_else_as_seen_in_a_run() -> None:
+def test_seconds_of_a_step_are_as_measured_else_by_the_law_else_as_seen_in_a_run() -> None:
     evidence = evidence_of(run_of([0.3]), run_of([0.3], size=16), objective=Objective.TIME)
     measured = replace(evidence, step_times=(StepTime(16, (0.5, 0.7, 0.6), (0.0,) * 3), StepTime(64, (2.0,), (0.0,))))
     assert step_costs(evidence, [8, 16, 64]) == {8: STEP_SECONDS, 16: STEP_SECONDS}
-    assert step_costs(measured, [8, 16, 64]) == {8: STEP_SECONDS, 16: 0.6, 64: 2.0}
+    assert step_costs(measured, [8, 16, 64]) == {8: measured.step_seconds(8), 16: 0.6, 64: 2.0}
+    one = replace(evidence, step_times=measured.step_times[:1])
+    assert step_costs(one, [8, 16, 64]) == {8: STEP_SECONDS, 16: 0.6}
 
 
 # --------------------------------------------------------------------------------------------------- what is not so yet
@@ -274,3 +306,15 @@ def test_a_curve_that_falls_before_its_target_crosses_where_the_crossing_is() ->
     (found,), crossed = read(run), crossing(run.points, UP)
     assert crossed is not None
     assert math.exp(found.log_costs[-1]) == pytest.approx(crossed.steps, rel=1e-9)
+
+
+def test_a_run_before_its_first_level_is_reckoned_from_how_it_began() -> None:
+    (found,) = read(run_of([0.01, 0.02, 0.04]))
+    assert found.levels == ()
+    assert found.log_cost_ahead is not None
+    # The last value has nothing to confirm it: 0.02 of the gain in 6 steps, so that 0.2 would take ten times as many.
+    assert math.exp(found.log_cost_ahead) == pytest.approx(6 * 10)
+    (nothing,) = read(run_of([0.00001, 0.00002]))
+    (further,) = read(run_of([0.1, 0.3, 0.5, 0.6]))
+    assert nothing.log_cost_ahead is None
+    assert further.log_cost_ahead is None

@@ -457,7 +457,7 @@ def test_while_a_run_of_the_first_seeds_is_under_way_no_contender_is_named() -> 
     waiting = replace(
         before,
         runs=tuple(known),
-        pending=frozenset({(last.trial.batch_size, last.trial.learning_rate, last.trial.seed)}),
+        pending=frozenset({last.trial}),
     )
     assert isinstance(strategy(waiting), Wait)
     action = strategy(before)

@@ -104,7 +104,7 @@ class Adaptive:
         return self._advance(evidence, cell.batch_size, cell.learning_rate, seed, "how much do seeds differ?")
 
     def _under_way(self, evidence: Evidence, cell: Cell) -> int:
-        return sum((size, rate) == (cell.batch_size, cell.learning_rate) for size, rate, _ in evidence.pending)
+        return sum((t.batch_size, t.learning_rate) == (cell.batch_size, cell.learning_rate) for t in evidence.pending)
 
     def _fresh(self, evidence: Evidence) -> Advance | None:
         best = evidence.choice.best if evidence.choice else None
@@ -163,7 +163,7 @@ class Adaptive:
 def _being_tuned(evidence: Evidence) -> frozenset[int]:
     """Sizes of which a rate is under way that is not known yet, unlike further seeds of one that is."""
     known = {(cell.batch_size, cell.learning_rate) for cell in evidence.cells}
-    return frozenset(size for size, rate, _ in evidence.pending if (size, rate) not in known)
+    return frozenset(t.batch_size for t in evidence.pending if (t.batch_size, t.learning_rate) not in known)
 
 
 def _best_cost(evidence: Evidence) -> float:

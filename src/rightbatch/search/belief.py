@@ -32,8 +32,8 @@ class Noise:
     """Standard deviations of log costs, and the distances (in log size, log rate, levels) over which they vary.
 
     `offset`, `slope` (about `mean_slope`), `bend` and `curve` make the common curve; `misfit` is what the laws miss,
-    `own` what a cell has for itself, `seed` the seeds, `level` a crossing, `bound` what a run may be late for that says
-    nothing about others.
+    `own` what a cell has for itself, `seed` the seeds, `level` a crossing, `ahead` one that is reckoned from how a run
+    began, `bound` what a run may be late for that says nothing about others.
     """
 
     offset: float = 2.5
@@ -50,6 +50,7 @@ class Noise:
     seed: float = 0.16
     seed_length: float = 0.4
     level: float = 0.04
+    ahead: float = 1.0
     bound: float = 0.1
 
 
@@ -67,7 +68,8 @@ class Belief:
     """Log costs to the target: the mean over seeds of each cell, then of each paused run its own.
 
     `mean` and `covariance` are those of the whole mixture, shapes `[cells + paused]` and the square of it;
-    `seed_deviation` is that of one more seed about its cell. `critical_batch_size` is at the target, 90 %.
+    `seed_deviation` is that of one more seed about its cell. `critical_batch_size` is at the target, 90 %;
+    `log_rate` the log of the best rate of large batches, in the mean over the versions.
     """
 
     cells: tuple[Cell, ...]
@@ -77,6 +79,7 @@ class Belief:
     seed_deviation: float
     log_step_costs: Mapping[int, float]
     critical_batch_size: Interval
+    log_rate: float
 
 
 @dataclass(frozen=True)
@@ -121,11 +124,7 @@ def believe(
         laws, sizes, laws.log_step_costs(sizes, step_costs), laws.log_likelihood(present, critical), noise
     )
     seen = [(run, k) for k, run in enumerate(progress) if not run.diverged]
-    known = _Known(
-        [(*run.cell, level, k) for run, k in seen for level in run.levels],
-        np.array([value for run, _ in seen for value in run.log_costs]),
-        np.full(sum(len(run.levels) for run, _ in seen), noise.level**2),
-    )
+    known = _known(seen, noise)
     late = [(run, k) for run, k in seen if not run.stalled and run.next_level is not None]
     if late:
         known = _with_bounds(mixture, known, late)
@@ -141,7 +140,20 @@ def believe(
         seed_deviation=noise.seed,
         log_step_costs=dict(zip(sizes, expected.tolist(), strict=True)),
         critical_batch_size=_weighted_interval(np.exp(laws.log_critical), spread(weights)),
+        log_rate=float(weights @ laws.log_rate),
     )
+
+
+def _known(seen: Sequence[tuple[Progress, int]], noise: Noise) -> _Known:
+    """The levels that runs have passed; of those that have passed none, roughly when they would pass the first.
+
+    Without these a rate that is far too small would only say "not yet", as one that is far too large does.
+    """
+    passed = [(*run.cell, level, k) for run, k in seen for level in run.levels]
+    begun = [(run, k) for run, k in seen if run.log_cost_ahead is not None]
+    values = [value for run, _ in seen for value in run.log_costs] + [run.log_cost_ahead for run, _ in begun]
+    variances = [noise.level**2] * len(passed) + [noise.ahead**2] * len(begun)
+    return _Known(passed + [(*run.cell, 0.0, k) for run, k in begun], np.array(values, float), np.array(variances))
 
 
 def _with_bounds(mixture: _Mixture, known: _Known, late: Sequence[tuple[Progress, int]]) -> _Known:

@@ -8,6 +8,7 @@ best one is trained to the target, and that is the answer.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,9 +18,10 @@ import numpy.typing as npt
 
 from rightbatch.curves import Curve, until_target
 from rightbatch.evidence import FRESH_SEED, Evidence
-from rightbatch.records import Interval, Settings, Trial
+from rightbatch.records import Interval, Settings, StopReason, Trial
 from rightbatch.search.belief import Belief, Cell, believe
-from rightbatch.search.laws import draw_laws
+from rightbatch.search.laws import draw_laws, rate_prior
+from rightbatch.search.out_of_reach import NO_MORE
 from rightbatch.search.progress import Progress, progress_of, step_costs
 from rightbatch.search.searcher import Guess
 from rightbatch.search.strategy import Action, Advance, Done, Offers, Wait
@@ -37,7 +39,7 @@ SLICE, LEAST_GROWTH, MOST_GROWTH = 0.3, 0.25, 1.0
 """A slice is this share of what the whole run is expected to cost; a run grows by this at least, and at most."""
 
 ENOUGH = 0.002
-"""The search ends when no run is expected to lower the log of the answer's cost by more."""
+"""The search ends when the run that is most worth its cost is expected to lower the log of the answer by less."""
 
 NEARLY = 0.05
 """Of two cells whose expected log costs differ by less, the one that has reached the target is advised."""
@@ -50,6 +52,9 @@ MOST_FRESH = 2
 
 KNOWN_NOISE = 0.02
 """What stays unknown of a run that is trained to the target."""
+
+FAR, MOST_MOVES = 1.5, 4
+"""Where the best rate turns out to be so many deviations from where the prior has it, the prior is moved there."""
 
 Rates = Callable[[Evidence], Sequence[float]]
 """The learning rates to choose from; they may widen as the evidence grows."""
@@ -93,23 +98,16 @@ class FewRuns:
 
     def guess(self, evidence: Evidence) -> Guess:
         """The cell of the lowest expected cost; of those about as low, one that has reached the target."""
-        outlook = self.outlook(evidence)
-        belief, row = outlook.belief, outlook.advised
-        centre = float(belief.mean[row])
-        error = evidence.seconds_error(belief.cells[row][0])
-        half = 1.645 * math.sqrt(belief.covariance[row, row] + belief.seed_deviation**2 + error**2)
-        cost = Interval(math.exp(centre), math.exp(centre - half), math.exp(centre + half), 0.9)
-        sizes = np.sort(np.array([belief.cells[k][0] for k in outlook.draws().argmin(axis=1)]))
-        cut = len(sizes) // 20  # 5 % at each end
-        return Guess(*belief.cells[row], cost, (int(sizes[cut]), int(sizes[-1 - cut])))
+        return guess_of(self.outlook(evidence), evidence)
 
     def outlook(self, evidence: Evidence) -> Outlook:
         """What is believed after the evidence, computed once."""
-        key = ("outlook", id(self), id(evidence.runs), id(evidence.step_times), evidence.question)
-        if key not in evidence.memory:
-            # What it was made of is kept beside it, so that no identity is given to something else meanwhile.
-            evidence.memory[key] = (self, evidence.runs, evidence.step_times, self._outlook(evidence))
-        found: Outlook = evidence.memory[key][-1]
+        key, made_of = ("outlook", id(self), evidence.question), (self, evidence.runs, evidence.step_times)
+        kept = evidence.memory.get(key)
+        # The last one alone is kept, each has a covariance of all cells; beside what it was made of.
+        if kept is None or any(one is not other for one, other in zip(kept, made_of, strict=False)):
+            kept = evidence.memory[key] = (*made_of, self._outlook(evidence))
+        found: Outlook = kept[-1]
         return found
 
     def next_gain(self, evidence: Evidence) -> tuple[float, float]:
@@ -125,10 +123,17 @@ class FewRuns:
         cells = [(size, rate) for size in self.batch_sizes for rate in rates if self.offers(self._trial(size, rate, 0))]
         costs = step_costs(evidence, self.batch_sizes)
         progress = progress_of(evidence, costs)
-        laws = draw_laws(evidence.facts.optimizer, min(rates), max(rates))
-        belief = believe(cells, laws, progress, costs, present=evidence.facts.present, critical=evidence.critical_prior)
+        present, critical = evidence.facts.present, evidence.critical_prior
+        centre, spread = rate_prior(evidence.facts.optimizer, present[1] if present else None)
+        for _ in range(MOST_MOVES):
+            laws = draw_laws(centre, spread, min(rates), max(rates))
+            belief = believe(cells, laws, progress, costs, present=present, critical=critical)
+            # Hardly any version is left where runs say that the best rate is far from where it was looked for.
+            if abs(belief.log_rate - centre) < FAR * spread:
+                break
+            centre = round(4 * belief.log_rate) / 4
         lost_after = LOST * math.exp(min(float(belief.mean[: len(cells)].min()) + 2 * belief.seed_deviation, 700.0))
-        closed = _closed(cells, progress, lost_after)
+        closed = _closed(cells, progress, lost_after) | _barren(cells, evidence)
         hopeless = bool(closed.all())
         return Outlook(belief, progress, np.zeros_like(closed) if hopeless else closed, hopeless)
 
@@ -147,7 +152,7 @@ class FewRuns:
         """Each run that could be advanced: its trial, its row in the belief, its noise (squared), what it has cost."""
         belief = outlook.belief
         paused = {run.cell for run in belief.paused}
-        under_way = {(size, rate) for size, rate, _ in evidence.pending}
+        under_way = {(trial.batch_size, trial.learning_rate) for trial in evidence.pending}
         for k, cell in enumerate(belief.cells):
             if outlook.closed[k] or cell in paused or cell in under_way:
                 continue
@@ -269,20 +274,48 @@ class Outlook:
         return np.asarray(draws)
 
 
+def guess_of(outlook: Outlook, evidence: Evidence) -> Guess:
+    """What would be trained with after an outlook, and what that is expected to cost."""
+    belief, row = outlook.belief, outlook.advised
+    centre = float(belief.mean[row])
+    error = evidence.seconds_error(belief.cells[row][0])
+    half = 1.645 * math.sqrt(belief.covariance[row, row] + belief.seed_deviation**2 + error**2)
+    cost = Interval(math.exp(centre), math.exp(centre - half), math.exp(centre + half), 0.9)
+    sizes = np.sort(np.array([belief.cells[k][0] for k in outlook.draws().argmin(axis=1)]))
+    cut = len(sizes) // 20  # 5 % at each end
+    return Guess(*belief.cells[row], cost, (int(sizes[cut]), int(sizes[-1 - cut])))
+
+
 def _next_seed(progress: Sequence[Progress], cell: Cell) -> int:
-    """The first seed of a cell that has not been run; they are run in order."""
-    return sum(run.cell == cell and run.seed < FRESH_SEED for run in progress)
+    """The first seed of a cell that has not been run."""
+    used = {run.seed for run in progress if run.cell == cell}
+    return next(seed for seed in itertools.count() if seed not in used)
+
+
+def _barren(cells: Sequence[Cell], evidence: Evidence) -> Mask:
+    """Cells of which a run ended for good before it had trained; out of memory, all sizes at least as large."""
+    ended = [run for run in evidence.relevant if run.stop is not None and run.stop.reason in NO_MORE]
+    none = {
+        (run.trial.batch_size, run.trial.learning_rate) for run in ended if not run.points or not run.points[-1].step
+    }
+    memory = (run.trial.batch_size for run in ended if run.stop and run.stop.reason is StopReason.OUT_OF_MEMORY)
+    too_large = min(memory, default=math.inf)
+    return np.array([cell in none or cell[0] >= too_large for cell in cells])
 
 
 def _closed(cells: Sequence[Cell], progress: Sequence[Progress], lost_after: float) -> Mask:
     """Cells that will not do: a run missed the target or is lost there; or one diverged or stalled there or where it is
-    less noisy, at a size as large and a rate as low, and none reached the target here."""
-    worse = [run.cell for run in progress if run.diverged or run.stalled]
+    less noisy, at a size as large and a rate as low, and none here that goes on came further."""
+    over = [run for run in progress if run.diverged or run.stalled]
     missed = {run.cell for run in progress if not run.reached and (run.ended or run.cost > lost_after)}
-    reached = {run.cell for run in progress if run.reached}
-    return np.array(
-        [
-            cell in missed or (cell not in reached and any(cell[0] <= b and cell[1] >= rate for b, rate in worse))
-            for cell in cells
-        ]
-    )
+    come = dict.fromkeys(cells, -math.inf)
+    for run in progress:
+        if run.cell in come and not (run.diverged or run.stalled):
+            come[run.cell] = max(come[run.cell], run.share)
+
+    def worse(size: int, rate: float) -> bool:
+        return any(
+            size <= run.batch_size and rate >= run.learning_rate and come[size, rate] <= run.share for run in over
+        )
+
+    return np.array([cell in missed or worse(*cell) for cell in cells])

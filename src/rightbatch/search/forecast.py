@@ -13,7 +13,7 @@ from rightbatch.cells import Cell, SizeEvidence
 from rightbatch.evidence import Evidence
 from rightbatch.question import EQUIVALENT_FACTOR
 from rightbatch.records import Interval
-from rightbatch.search.few_runs import FewRuns, Outlook
+from rightbatch.search.few_runs import FewRuns, Outlook, guess_of
 from rightbatch.search.searcher import Guess
 from rightbatch.zones import Likelihood
 
@@ -46,7 +46,7 @@ class Forecast:
 
 def forecast(search: FewRuns, evidence: Evidence) -> Forecast:
     """The forecast of a search after its evidence."""
-    outlook = search.outlook(evidence)
+    outlook = _within_the_plan(search, search.outlook(evidence), evidence)
     batch_sizes = sorted({size for size, _ in outlook.belief.cells})
     draws = _with_errors_of_seconds(outlook.draws(DRAWS), outlook, evidence)
     cheapest = np.column_stack([draws[:, _columns(outlook, size)].min(axis=1) for size in batch_sizes])
@@ -64,7 +64,7 @@ def forecast(search: FewRuns, evidence: Evidence) -> Forecast:
     return Forecast(
         sizes=tuple(sizes.values()),
         best=best,
-        guess=search.guess(evidence),
+        guess=guess_of(outlook, evidence),
         likelihoods=tuple(
             Likelihood(size, float(share)) for size, share in zip(batch_sizes, within.mean(axis=0), strict=True)
         ),
@@ -78,6 +78,19 @@ def forecast(search: FewRuns, evidence: Evidence) -> Forecast:
         gain=-math.expm1(-gain),
         gain_cost=gain_cost,
     )
+
+
+def _within_the_plan(search: FewRuns, outlook: Outlook, evidence: Evidence) -> Outlook:
+    """Without cells of which no run reached the target and none is expected to in the length that runs are planned for.
+
+    All of them where nothing has reached it: then what is believed is all there is.
+    """
+    planned, cells = search.planned_examples, outlook.belief.cells
+    if not planned or evidence.facts.length_bound or not outlook.reached.any():
+        return outlook
+    longest = [evidence.cost_of_steps(size, planned / size, planned) or math.inf for size, _ in cells]
+    beyond = (outlook.belief.mean[: len(cells)] > np.log(longest)) & ~outlook.reached
+    return replace(outlook, closed=outlook.closed | beyond)
 
 
 def _size(evidence: Evidence, outlook: Outlook, draws: Array, size: int) -> SizeEvidence:

@@ -14,7 +14,7 @@ from itertools import pairwise
 from rightbatch.batch_schedule import BatchSchedule, Phase
 from rightbatch.curves import Curve, StopRule, any_rule, until_target
 from rightbatch.evidence import FRESH_SEED, Evidence
-from rightbatch.growth import LOOKS, Plan, compared, mean_cost
+from rightbatch.growth import LOOKS, Plan, compared, decided, mean_cost
 from rightbatch.lattice import index_of, rate_at
 from rightbatch.records import Settings
 from rightbatch.search.strategy import Action, Advance, Done, Offers, Wait
@@ -25,14 +25,14 @@ SEEDS = (0, 1)
 BETTER = 0.99
 """A plan is gone on from that costs at most this share of the best so far."""
 
-GIVE_UP_FACTOR = 1.25
-"""A run is stopped that has cost so many times what the best so far did with the same seed."""
+GIVE_UP_FACTOR = 1.0
+"""A run is stopped that has cost so many times what the best so far did with the same seed: it is no better."""
 
 GIVE_UP_LATE = 4.0
 """Runs that judge a plan are stopped when they have cost so many times the fixed size."""
 
-MOST_RUNS = 8.0
-"""The search ends when it has cost as much as so many runs of the best fixed size; ten found nothing better."""
+MOST_RUNS = 7.0
+"""The search ends when it has cost as much as so many runs of the best fixed size (decision 25)."""
 
 FIRST = ((1, 4, 1 / 2), (2, 2, 1 / 4), (1, 2, 1 / 2), (1, 4, 1 / 4), (4, 2, 1 / 4))
 """The first plans: begun with a part of the fixed size, and gone on with a multiple after a share of the examples."""
@@ -50,7 +50,7 @@ class Growing:
     """From the fixed choice, one change of a plan after the other.
 
     `rates` are the best rates of fixed sizes: a start may move to one of these sizes. `largest` is the largest batch of
-    a plan. `looks`: see `LOOKS`. A strategy whose runs have settings of their own: one at a time.
+    a plan. `looks`: see `LOOKS`. Plans are tried one at a time; the runs that judge one may be made side by side.
     """
 
     fixed: Plan
@@ -63,10 +63,12 @@ class Growing:
     looks: Sequence[int] = LOOKS
 
     def __call__(self, evidence: Evidence) -> Action:
-        if evidence.pending:
-            return Wait()
         found = self.climb(evidence)
-        return found if isinstance(found, Advance) else self._judge(evidence, found)
+        wanted = (found,) if isinstance(found, Advance) else self._judge(evidence, found)
+        if isinstance(wanted, Done):
+            return Wait() if evidence.pending else wanted
+        under_way = {(Plan.of(trial), trial.seed) for trial in evidence.pending}
+        return next((one for one in wanted if (Plan.of(one.trial), one.trial.seed) not in under_way), Wait())
 
     # ---------------------------------------------------------------------------------------------- the search
 
@@ -172,22 +174,21 @@ class Growing:
 
     # ----------------------------------------------------------------------------------------------- the judges
 
-    def _judge(self, evidence: Evidence, plan: Plan) -> Action:
-        """The plan without each phase; then it and the fixed size with fresh seeds, until they can be told apart."""
+    def _judge(self, evidence: Evidence, plan: Plan) -> Done | tuple[Advance, ...]:
+        """The plan without each phase; then it and the fixed size with fresh seeds, until they can be told apart.
+
+        All runs that are missing until something can be told. The fixed size comes last: it may begin as the plan did.
+        """
         if plan == self.fixed:
             return Done("no growth that was tried is faster than the fixed batch size")
-        limit = GIVE_UP_LATE * self.fixed.mean(evidence)
-        for part in plan.parts():
-            for seed in SEEDS:
-                if part.run(evidence, seed) is None:
-                    return self._advance(evidence, part, seed, limit, f"without a part of it: {part}")
+        parts = [(part, seed, f"without a part of it: {part}") for part in plan.parts() for seed in SEEDS]
         for look in self.looks:
-            for seed in range(FRESH_SEED, FRESH_SEED + look):
-                for one in (plan, self.fixed):
-                    if one.run(evidence, seed) is None:
-                        return self._advance(evidence, one, seed, limit, f"{one}, with a fresh seed")
-            gain = compared(evidence, plan, self.fixed, len(self.looks))
-            if gain is None or (gain.known and 1.0 not in gain):
+            seeds = range(FRESH_SEED, FRESH_SEED + look)
+            fresh = [(one, seed, f"{one}, with a fresh seed") for one in (plan, self.fixed) for seed in seeds]
+            if missing := [one for one in (*parts, *fresh) if one[0].run(evidence, one[1]) is None]:
+                limit = GIVE_UP_LATE * self.fixed.mean(evidence)
+                return tuple(self._advance(evidence, one, seed, limit, why) for one, seed, why in missing)
+            if decided(compared(evidence, plan, self.fixed, len(self.looks))):
                 break
         return Done("the best plan that was found is judged")
 
@@ -198,7 +199,12 @@ class Growing:
 
 
 def _too_dear(evidence: Evidence, batch_size: int, limit: float) -> StopRule:
+    """Beyond a cost and not at the target: one that came there in time may have to stay for a second evaluation."""
+    target = evidence.question.target
+
     def rule(curve: Curve) -> str | None:
+        if target.reached_by(getattr(curve[-1], target.quantity)):
+            return None
         cost = evidence.cost_of_steps(batch_size, curve[-1].step, curve[-1].examples)
         return "cost more than the best plan so far" if cost is not None and cost > limit else None
 

@@ -125,14 +125,29 @@ def _column(values: Array) -> Array:
     return values[:, None]
 
 
+def rate_prior(optimizer: str, present_rate: float | None = None) -> tuple[float, float]:
+    """The log of the best rate of large batches as far as the optimizer tells, and its standard deviation.
+
+    Of one that is not known, the best rate is about that which the person trains with; else it is that of any.
+    """
+    known = [LARGE_BATCH_RATES[name] for name in LARGE_BATCH_RATES if optimizer.startswith(name)]
+    if known:
+        return math.log(known[-1][0]), known[-1][1]
+    if present_rate is not None:
+        return math.log(present_rate), PRESENT_DEVIATION
+    logs, own = zip(*((math.log(rate), spread) for rate, spread in LARGE_BATCH_RATES.values()), strict=True)
+    return float(np.mean(logs)), float(np.hypot(np.std(logs), np.mean(own)))
+
+
 @lru_cache(maxsize=256)
-def draw_laws(optimizer: str, lowest_rate: float, highest_rate: float) -> Laws:
-    """The prior: versions spread evenly over it (a Sobol sequence), with the best rate about within the rates given."""
+def draw_laws(centre: float, spread: float, lowest_rate: float, highest_rate: float) -> Laws:
+    """The prior: versions spread evenly over it (a Sobol sequence), with the best rate about within the rates given.
+
+    `centre`, `spread`: as of `rate_prior`.
+    """
     uniform = scipy.stats.qmc.Sobol(10, scramble=True, rng=0).random(VERSIONS)
     normal = scipy.special.ndtri(np.clip(uniform, 1e-6, 1 - 1e-6))
     low, high = math.log(lowest_rate), math.log(highest_rate)
-    known = [LARGE_BATCH_RATES[name] for name in LARGE_BATCH_RATES if optimizer.startswith(name)]
-    centre, spread = (math.log(known[-1][0]), known[-1][1]) if known else ((low + high) / 2, 1.5)
     log_critical = math.log(250.0) + 1.2 * normal[:, 0]
     return Laws(
         log_critical=log_critical,

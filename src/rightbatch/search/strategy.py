@@ -64,8 +64,8 @@ def fixed(trials: Sequence[Trial], why: str, until: StopRule | None = None) -> S
 
 def missing_seed(evidence: Evidence, size: int, rate: float, seeds: Sequence[int]) -> int | None:
     """The first of the seeds that has not run in a cell and is not under way there."""
-    have = evidence.seeds_of(size, rate)
-    return next((seed for seed in seeds if seed not in have and (size, rate, seed) not in evidence.pending), None)
+    pending = {one.seed for one in evidence.pending if (one.batch_size, one.learning_rate) == (size, rate)}
+    return next((seed for seed in seeds if seed not in evidence.seeds_of(size, rate) | pending), None)
 
 
 def by_length(strategy: Strategy) -> Strategy:

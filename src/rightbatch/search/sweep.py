@@ -47,7 +47,7 @@ class Sweep:
                 return self._advance(evidence, trial, f"batch size {size}: which rate?")
             if evidence.pending_rates(size):
                 unsettled.add(size)
-        if any(seed in self.seeds for _, _, seed in evidence.pending):  # who the contenders are is not known yet
+        if any(trial.seed in self.seeds for trial in evidence.pending):  # who the contenders are is not known yet
             return Wait()
         for cell in self._contenders(evidence):
             trial = self._missing(evidence, cell.batch_size, cell.learning_rate, self.contender_seeds)
