@@ -158,11 +158,14 @@ def _correlations(ends: Sequence[EndOfRun], beside: Sequence[float | None]) -> d
     found = {}
     for name in SHARPNESS:
         pairs = [
-            (end.values[name], other)
+            (end.values[name], other, (end.trial.batch_size, end.trial.learning_rate))
             for end, other in zip(ends, beside, strict=True)
             if name in end.values and other is not None
         ]
-        if len(pairs) >= FEWEST_PAIRS and (correlation := rank_correlation(*zip(*pairs, strict=True))) is not None:
+        if len(pairs) < FEWEST_PAIRS:
+            continue
+        sharp, others, cells = zip(*pairs, strict=True)
+        if (correlation := rank_correlation(sharp, others, len(set(cells)))) is not None:
             found[name] = correlation
     return found
 

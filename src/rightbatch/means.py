@@ -33,7 +33,7 @@ def difference_of_means(left: Sequence[float], right: Sequence[float], level: fl
     error = math.sqrt(sum(parts))
     if error == 0:
         return Interval(difference, difference, difference, level)
-    freedom = int(error**4 / sum(part**2 / (len(values) - 1) for part, values in zip(parts, groups, strict=True)))
+    freedom = error**4 / sum(part**2 / (len(values) - 1) for part, values in zip(parts, groups, strict=True))
     half = t_quantile(0.5 + level / 2, freedom) * error
     return Interval(difference, difference - half, difference + half, level)
 

@@ -13,11 +13,18 @@ from scipy import stats
 from rightbatch.errors import InputError
 from rightbatch.fit.learning_rate import fit_rate_law, fit_rate_parabola
 from rightbatch.fit.seed_noise import SeedNoise
+from rightbatch.records import Interval
 
 checked = settings(derandomize=True, deadline=None, max_examples=60)
 RATES = np.array([0.02, 0.05, 0.1, 0.3, 0.6])
 SEEDS = (2, 3, 1, 2, 1)
 SIZES = np.array([16.0, 32, 64, 128, 256, 512, 1024])
+
+
+def width(interval: Interval) -> float:
+    assert interval.low is not None
+    assert interval.high is not None
+    return interval.high - interval.low
 
 
 def parabola(rates: np.ndarray, best: float, curvature: float = 0.5, least: float = 7.0) -> np.ndarray:
@@ -116,7 +123,8 @@ def test_intervals_of_rate_and_cost_cover_where_costs_are_a_parabola(count: int)
             rates, parabola(rates, best, 1.0) * np.exp(noise), seeds, pooled.deviation, pooled.freedom
         )
         rate_covered.append(best in found.best_rate)
-        cost_covered.append(7.0 in pooled.interval(found.cost(best), found.leverage(best)))
+        leverage = found.leverage(best)
+        cost_covered.append(7.0 in pooled.interval(found.cost(best), leverage, found.misfit * leverage))
     # Four rates and more are widened by what misfit they show, never narrowed: at least the nominal level.
     assert 0.92 <= np.mean(rate_covered) <= (0.98 if count == 3 else 1.0)
     assert 0.92 <= np.mean(cost_covered) <= (0.98 if count == 3 else 1.0)
@@ -128,8 +136,37 @@ def test_costs_that_are_no_parabola_widen_its_errors_by_their_misfit() -> None:
     smooth = parabola(RATES, 0.1)
     exact, missed = (fit_rate_parabola(RATES, costs, [1] * 5, 0.01, 9) for costs in (smooth, rough))
     quiet = fit_rate_parabola(RATES, rough, [1] * 5, 10.0, 9)
-    assert missed.leverage(0.1) > 10 * exact.leverage(0.1)
-    assert quiet.leverage(0.1) == pytest.approx(exact.leverage(0.1))
+    assert exact.misfit == quiet.misfit == 0
+    assert missed.misfit > 0.1
+    assert missed.leverage(0.1) == pytest.approx(exact.leverage(0.1))
+    assert width(missed.best_rate) > 10 * width(exact.best_rate)
+
+
+def test_seeds_that_do_not_matter_leave_what_the_parabola_misses() -> None:
+    rough = np.array([2.0, 1.4, 1.0, 1.4, 2.0]) * np.exp([0.1, -0.1, 0.1, -0.1, 0.1])
+    without, hardly = (fit_rate_parabola(RATES, rough, [1] * 5, deviation, 9) for deviation in (0.0, 1e-6))
+    assert without.misfit == pytest.approx(hardly.misfit)
+    assert without.best_rate.low == pytest.approx(hardly.best_rate.low)
+    assert width(without.best_rate) > 0.03
+
+
+@pytest.mark.parametrize("count", [4, 5, 6])
+def test_intervals_cover_costs_that_are_no_parabola(count: int) -> None:
+    """Departures of a tenth, twice what seeds differ by: of few residuals they are known badly themselves."""
+    generator, rates, deviation, freedom = np.random.default_rng(1), 10 ** (np.arange(count) / 4), 0.05, 20
+    rate, covered = rates[count // 2], []
+    for _ in range(1000):
+        shape = parabola(rates, float(rates.mean()), 0.4)
+        costs = shape * np.exp(generator.normal(0, 0.1, count) + generator.normal(0, deviation / math.sqrt(3), count))
+        noise = SeedNoise(deviation * math.sqrt(generator.chisquare(freedom) / freedom), freedom)
+        try:
+            found = fit_rate_parabola(rates, costs, [3] * count, noise.deviation, freedom)
+        except InputError:  # they bend downwards
+            continue
+        leverage = found.leverage(rate)
+        covered.append(shape[count // 2] in noise.interval(found.cost(rate), leverage, found.misfit * leverage))
+    assert len(covered) > 700
+    assert np.mean(covered) > {4: 0.82, 5: 0.88, 6: 0.9}[count]
 
 
 def test_fewer_than_three_rates_are_refused() -> None:

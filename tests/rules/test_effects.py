@@ -52,6 +52,13 @@ def test_an_infinite_end_is_none() -> None:
     assert effect(5, high=math.inf).against_inside() > 1 - 1e-9
 
 
+def test_the_best_of_several_findings_has_to_be_better_than_one_that_was_named_before() -> None:
+    one = Finding((effect(0.5), effect(-0.2)))
+    best = Finding(one.effects, best_of=5)
+    assert best.holds_p == pytest.approx(min(1.0, 5 * one.holds_p))
+    assert best.fails_p == one.fails_p
+
+
 def test_all_must_hold_or_one_is_enough() -> None:
     good, bad = effect(0.0), effect(3.0)
     assert verdict_of(Finding((good, bad)), 0.05) is Verdict.FAILS

@@ -107,7 +107,7 @@ def test_one_seed_tells_nothing_of_rates(tmp_path: Path) -> None:
 def test_larger_is_worse_at_equal_epochs_and_not_at_equal_steps(tmp_path: Path) -> None:
     """Large batches that only lack steps: the same curves say both, each under its own protocol."""
     path = tmp_path / "quality.study.db"
-    rates = (0.3162, 1.0, 3.162)
+    rates = (0.1, 0.3162, 1.0, 3.162, 10.0)
     sizes = (32, 128, 512, 4096)
     truth = Quality(critical_batch_size=1.0, lowest=lambda size, rate: 0.0)
     planned = round(0.8 * 4096 * truth.steps(4096))

@@ -19,13 +19,15 @@ from rightbatch.records import Interval
 class RateParabola:
     """log cost = a parabola in log rate, with its lowest point at `best_rate`.
 
-    `leverage` gives the standard error of the log cost at a rate, in units of the deviation between seeds.
+    `leverage` gives the standard error of the log cost at a rate, in units of the deviation between seeds. `misfit` is
+    a further deviation, where the parabola misses the means by more than seeds explain.
     """
 
     best_rate: Interval
     centre: float
     coefficients: tuple[float, float, float]
     covariance: tuple[tuple[float, ...], ...]
+    misfit: float
 
     def cost(self, rate: float) -> float:
         """The fitted cost at a rate."""
@@ -69,9 +71,10 @@ def fit_rate_parabola(
     a, b, c = (float(v) for v in covariance @ (design.T @ (weights * y)))
     if c <= 0:
         raise InputError(f"The costs {list(costs)} do not bend upwards in the rates {list(rates)}.")
-    if deviation and len(rates) > 3:
-        squares = float((weights * (y - design @ np.array([a, b, c])) ** 2).sum()) / (len(rates) - 3)
-        covariance = covariance * max(1.0, squares / deviation**2)
+    misfit = 0.0
+    if deviation is not None and len(rates) > 3:
+        squares, own = float((weights * (y - design @ np.array([a, b, c])) ** 2).sum()), len(rates) - 3
+        misfit = _beyond_seeds(squares / own, own, deviation, freedom, level)
     vertex = -b / (2 * c)
     low, high = float(u.min()), float(u.max())
     centre_of = min(high, max(low, vertex))
@@ -81,11 +84,25 @@ def fit_rate_parabola(
     else:
         # The vertex is -b / 2c; its error by the delta method. Beyond the rates tried a parabola says nothing.
         slope = np.array([0.0, -1 / (2 * c), b / (2 * c * c)])
-        error = deviation * math.sqrt(float(slope @ covariance @ slope))
+        error = math.hypot(deviation, misfit) * math.sqrt(float(slope @ covariance @ slope))
         half = t_quantile(0.5 + level / 2, freedom) * error
         ends = max(low, centre_of - half), min(high, centre_of + half)
         interval = Interval(best, math.exp(centre + ends[0]), math.exp(centre + ends[1]), level)
-    return RateParabola(interval, centre, (a, b, c), tuple(map(tuple, covariance.tolist())))
+    return RateParabola(interval, centre, (a, b, c), tuple(map(tuple, covariance.tolist())), misfit)
+
+
+def _beyond_seeds(variance: float, own: int, deviation: float, freedom: int, level: float) -> float:
+    """The deviation beside that of seeds with which a t interval of their `freedom` is as wide as it ought to be.
+
+    A `variance` of few residuals (`own` degrees of freedom) is itself uncertain: what it has more than seeds explain
+    counts with the freedom of Satterthwaite's approximation.
+    """
+    excess = variance - deviation**2
+    if excess <= 0:
+        return 0.0
+    together = variance**2 / (deviation**4 / freedom + excess**2 / own)
+    wider, as_seeds = (t_quantile(0.5 + level / 2, one) for one in (together, freedom))
+    return math.sqrt(max(0.0, (wider / as_seeds) ** 2 * variance - deviation**2))
 
 
 @dataclass(frozen=True)

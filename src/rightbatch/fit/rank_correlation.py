@@ -21,12 +21,14 @@ class RankCorrelation:
     """On Fisher's scale, atanh of the correlation: about normal there, with the standard error `error`.
 
     The error is that of D. G. Bonett and T. A. Wright, "Sample size requirements for estimating Pearson, Kendall and
-    Spearman correlations" (Psychometrika 65, 2000): sqrt((1 + r^2 / 2) / (n - 3)).
+    Spearman correlations" (Psychometrika 65, 2000): sqrt((1 + r^2 / 2) / (n - 3)), for n groups of pairs that are alike
+    within. Infinite for fewer than four.
     """
 
     value: float
     error: float
     pairs: int
+    groups: int
 
     @property
     def correlation(self) -> float:
@@ -36,16 +38,23 @@ class RankCorrelation:
     @property
     def freedom(self) -> int:
         """Degrees of freedom of the error."""
-        return self.pairs - 3
+        return self.groups - 3
 
     def interval(self, level: float = 0.95) -> Interval:
-        """Of the correlation."""
+        """Of the correlation; without ends for fewer than four groups."""
+        if self.freedom < 1:
+            return Interval(self.correlation, note="no interval: fewer than four groups", level=level)
         half = t_quantile(0.5 + level / 2, self.freedom) * self.error
         return Interval(self.correlation, math.tanh(self.value - half), math.tanh(self.value + half), level)
 
 
-def rank_correlation(left: Sequence[float], right: Sequence[float]) -> RankCorrelation | None:
+def rank_correlation(
+    left: Sequence[float], right: Sequence[float], groups: int | None = None
+) -> RankCorrelation | None:
     """Of pairs; None where all of one side are equal.
+
+    `groups`: So many of which each gave some of the pairs, as the batch sizes of runs with several seeds; None: every
+    pair is one by itself. Pairs of one group tell little more than one of them.
 
     Raises `InputError` for fewer than six pairs: no interval of so few says anything.
     """
@@ -58,4 +67,6 @@ def rank_correlation(left: Sequence[float], right: Sequence[float]) -> RankCorre
         return None
     # Ranks in exactly the same order would have no error at all.
     correlation = float(np.clip(np.corrcoef(*ranks)[0, 1], -0.999, 0.999))
-    return RankCorrelation(math.atanh(correlation), math.sqrt((1 + correlation**2 / 2) / (len(left) - 3)), len(left))
+    count = len(left) if groups is None else groups
+    error = math.sqrt((1 + correlation**2 / 2) / (count - 3)) if count > 3 else math.inf
+    return RankCorrelation(math.atanh(correlation), error, len(left), count)

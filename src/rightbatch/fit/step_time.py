@@ -49,10 +49,11 @@ class Saturation:
 
 @dataclass(frozen=True)
 class PowerOfTwo:
-    """Time of a power of two over the geometric mean of its neighbours' times (one less, one more)."""
+    """Time of a power of two over the geometric mean of its neighbours' times (one less, one more), of some rounds."""
 
     batch_size: int
     ratio: Interval
+    rounds: int
 
     @property
     def differs(self) -> bool:
@@ -167,7 +168,7 @@ def powers_of_two(records: Sequence[StepTime], level: float = 0.95) -> tuple[Pow
         low, high = np.percentile(medians, [50 * (1 - level), 100 - 50 * (1 - level)])
         centre = float(np.median(logs))
         ratio = Interval(math.exp(centre), math.exp(min(low, centre)), math.exp(max(high, centre)), level)
-        found.append(PowerOfTwo(size, ratio))
+        found.append(PowerOfTwo(size, ratio, rounds))
     return tuple(found)
 
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 from rightbatch.cells import Cell
 from rightbatch.errors import InputError
 from rightbatch.evidence import Evidence
-from rightbatch.fit.noise import NoiseEstimate, noise_scale
+from rightbatch.fit.noise import NoiseEstimate, last_quarter, noise_scale
 from rightbatch.fit.quantiles import t_quantile
 from rightbatch.fit.tradeoff import TradeoffFit, fit_tradeoff
 from rightbatch.question import Objective
@@ -100,7 +100,7 @@ class Case:
             steps = evidence.steps_of_cost(size.batch_size, size.cost.estimate)
             if steps is None:
                 continue
-            error = math.hypot(noise.deviation * size.leverage, size.rung_error)
+            error = math.hypot(noise.deviation * size.leverage, size.other_error)
             found.append(
                 Tuned(
                     size.batch_size,
@@ -215,10 +215,8 @@ class Case:
     @cached_property
     def noise(self) -> NoiseEstimate | None:
         """The gradient noise scale over the last quarter of the training that was looked at for longest."""
-        samples = self.evidence.longest_samples
-        last = samples[-max(8, len(samples) // 4) :]
         try:
-            return noise_scale(last)
+            return noise_scale(last_quarter(self.evidence.longest_samples))
         except InputError:
             return None
 

@@ -76,7 +76,7 @@ class Finding:
     The rule says that all of them lie in their range; `one_is_enough`: that at least one does. `says` puts what was
     seen in a sentence. `only_holds`: why effects out of range say nothing against it (what it speaks of may lie beyond
     the sizes tried), and the command that would tell. `command`: what would measure the same better, where that is not
-    more seeds.
+    more seeds. `best_of`: of so many findings, any of which would do, this is the one that looked best.
     """
 
     effects: tuple[Effect, ...]
@@ -84,12 +84,13 @@ class Finding:
     one_is_enough: bool = False
     only_holds: Untold | None = None
     command: str = ""
+    best_of: int = 1
 
     @property
     def holds_p(self) -> float:
         """p-value of "the rule does not hold". Of all effects: the intersection-union test needs no correction."""
         found = [effect.against_outside() for effect in self.effects]
-        return min(1.0, len(found) * min(found)) if self.one_is_enough else max(found)
+        return min(1.0, self.best_of * (len(found) * min(found) if self.one_is_enough else max(found)))
 
     @property
     def fails_p(self) -> float:

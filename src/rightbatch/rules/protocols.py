@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,8 +145,11 @@ def _read(evidence: Evidence, budget: Budget) -> Cells | None:
 
 
 def _limits(evidence: Evidence, runs: Sequence[Run], sizes: Sequence[int], budget: Budget) -> dict[int, float] | None:
-    """The last step that counts, by size."""
-    ends = {size: max(run.points[-1].step for run in runs if run.trial.batch_size == size) for size in sizes}
+    """The last step that counts, by size: that of the sizes of which a run came to its end."""
+    ends: dict[int, int] = {}
+    for run in runs:
+        if run.stop is not None and run.stop.reason is StopReason.FINISHED:
+            ends[run.trial.batch_size] = max(run.points[-1].step, ends.get(run.trial.batch_size, 0))
     if not ends:
         return None
     if budget is Budget.EPOCHS:
@@ -158,7 +161,7 @@ def _limits(evidence: Evidence, runs: Sequence[Run], sizes: Sequence[int], budge
     if any(value is None for value in seconds.values()):
         return None
     known = {size: value for size, value in seconds.items() if value is not None}
-    shared = min(ends[size] * known[size] for size in sizes)
+    shared = min(step * known[size] for size, step in ends.items())
     return {size: shared / known[size] for size in sizes}
 
 
@@ -178,15 +181,34 @@ def qualities(evidence: Evidence, protocol: Protocol) -> Qualities | Untold:
     found = []
     for size in sorted({size for size, _ in cells}):
         own = {r: v for (s, r), v in cells.items() if s == size and (rate is None or r == rate)}
-        if own:
-            best = max(own, key=lambda r: float(np.mean(own[r])))
+        best = _best_rate(own, deviation) if rate is None else rate if own else None
+        if best is not None:
             values = own[best]
             found.append(
                 SizeQuality(size, best, float(np.mean(values)), deviation / math.sqrt(len(values)), len(values))
             )
     if len(found) < 2:
+        if rate is None:
+            return Untold("at most one batch size has its best rate between others that were tried")
         return Untold("no rate was tried at two batch sizes")
     return Qualities(protocol, tuple(found), deviation, freedom)
+
+
+def _best_rate(qualities_of: Mapping[float, Sequence[float]], deviation: float) -> float | None:
+    """The rate of the best mean; None where that is the first or the last one tried and beyond luck the best.
+
+    There a better one may not have been tried. Where one between others is as good within two standard errors, that.
+    """
+
+    def mean(rate: float) -> float:
+        return float(np.mean(qualities_of[rate]))
+
+    between = [rate for rate in qualities_of if min(qualities_of) < rate < max(qualities_of)]
+    best, inner = max(qualities_of, key=mean), max(between, key=mean, default=None)
+    if inner is None:
+        return None
+    counts = len(qualities_of[best]), len(qualities_of[inner])
+    return inner if mean(best) - mean(inner) <= 2 * deviation * math.sqrt(sum(1 / n for n in counts)) else None
 
 
 def _one_rate(evidence: Evidence, cells: Cells) -> float:

@@ -17,6 +17,7 @@ from rightbatch.rules.protocols import (
     Qualities,
     SizeQuality,
     Tuning,
+    cell_qualities,
     qualities,
     still_improving,
 )
@@ -118,14 +119,17 @@ def _judge_no_effect(case: Case) -> Finding | Untold:
 def _judge_sharpness(case: Case) -> Finding | Untold:
     """Spearman's correlation of sharpness and quality over the runs, on Fisher's scale."""
     pairs = [
-        (case.sharpness[key], quality)
+        (case.sharpness[key], quality, key[:2])
         for run in case.evidence.relevant
         if (key := (run.trial.batch_size, run.trial.learning_rate, run.trial.seed)) in case.sharpness
         and (quality := _of_run(case, run.points)) is not None
     ]
-    if len(pairs) < FEWEST_PAIRS:
-        return Untold("the sharpness of fewer than six trained models is known", case.measuring_sharpness())
-    found = rank_correlation(*zip(*pairs, strict=True))
+    if len({cell for _, _, cell in pairs}) < FEWEST_PAIRS:
+        return Untold(
+            "the sharpness of models of fewer than six batch sizes and rates is known", case.measuring_sharpness()
+        )
+    sharp, good, cells = zip(*pairs, strict=True)
+    found = rank_correlation(sharp, good, len(set(cells)))
     if found is None:
         return Untold("all models are equally sharp, or equally good")
     effect = Effect(
@@ -157,7 +161,11 @@ def _judge_small_is_best(case: Case) -> Finding | Untold:
     effects = tuple(replace(_over(one, best, found), high=SAME_QUALITY) for one in large)
     most = max(effects, key=lambda effect: effect.value)
     text = f"{most.batch_size} gets {more_or_less(most.value)} of the gain than {best.batch_size}"
-    return Finding(effects, text)
+    measured = {size for size, _ in cell_qualities(case.evidence, Budget.EPOCHS) or {} if 2 <= size <= 32}
+    left_out = sorted(measured - {one.batch_size for one in small})
+    why = f"batch size {left_out[0]} may be better at a rate beyond those tried" if left_out else ""
+    only_holds = Untold(why, case.sweep(case.wide(), seeds=3)) if left_out else None
+    return Finding(effects, text, best_of=len(small), only_holds=only_holds)
 
 
 def _judge_too_low(case: Case) -> Finding | Untold:

@@ -85,6 +85,8 @@ def _judge_grow(case: Case) -> Finding | Untold:
     means = [float(np.mean(group)) for group in groups]
     best = max(means) if direction == "max" else min(means)
     gain = best - float(np.median(starts))
+    if gain == 0:
+        return Untold("no run of them got better than it began")
     freedom = len(groups[0]) + len(groups[1]) - 2
     variance = sum(float(((np.array(g) - np.mean(g)) ** 2).sum()) for g in groups) / freedom
     error = math.sqrt(variance * (1 / len(groups[0]) + 1 / len(groups[1]))) / abs(gain)

@@ -17,8 +17,8 @@ from rightbatch.rules.sources import BENGIO, GOODFELLOW, NG, PLAYBOOK, THOMA
 TWO_THOUSAND = 2000
 POWER_GAIN = math.log(1.05)
 TIMES_EIGHT = math.log(5)
-REPEATS = 10
-"""Degrees of freedom of a median step time: that of a dozen repeats."""
+ROUNDS = 6
+"""Fewer repeats than this give no median with an interval of 95 %."""
 
 
 # ----------------------------------------------------------------------------------------------- a named size
@@ -71,35 +71,34 @@ def _judge_full(case: Case) -> Finding | Untold:
 
 
 def _judge_powers(case: Case) -> Finding | Untold:
-    found = powers_of_two(case.evidence.step_times)
+    found = [one for one in powers_of_two(case.evidence.step_times) if one.rounds >= ROUNDS]
     if not found:
-        return Untold("no power of two was timed beside its neighbours", case.command("profile"))
+        return Untold(f"no power of two was timed {ROUNDS} times beside its neighbours", case.command("profile"))
     effects = []
     for one in found:
-        known = from_interval(one.ratio, REPEATS)
+        freedom = one.rounds - 1
+        known = from_interval(one.ratio, freedom)
         assert known is not None  # ratios of times that were measured
         name = f"time of {one.batch_size} examples over that of one more or less"
-        effects.append(Effect(name, known.log, known.error, REPEATS, high=-POWER_GAIN, batch_size=one.batch_size))
+        effects.append(Effect(name, known.log, known.error, freedom, high=-POWER_GAIN, batch_size=one.batch_size))
     text = ", ".join(f"{e.batch_size}: {100 * (math.exp(e.value) - 1):+.1f} %" for e in effects)
     return Finding(tuple(effects), f"step time against the sizes beside it: {text}", command=case.command("profile"))
 
 
 def _judge_eight(case: Case) -> Finding | Untold:
     """Seconds per example at the largest size of at most 8, over those at every other."""
-    times = {
-        one.batch_size: Known(math.log(median_seconds(one) / one.batch_size), median_error(one))
-        for one in case.evidence.step_times
-    }
+    timed = {one.batch_size: one for one in case.evidence.step_times if len(one.seconds) >= ROUNDS}
+    times = {size: Known(math.log(median_seconds(one) / size), median_error(one)) for size, one in timed.items()}
     small = [size for size in times if size <= 8]
     if not small or len(times) < 2:
-        return Untold("no size of at most 8 was timed beside larger ones", case.command("profile"))
+        return Untold(f"no size of at most 8 was timed {ROUNDS} times beside larger ones", case.command("profile"))
     eight = max(small)
     effects = tuple(
         Effect(
             f"seconds of a pass at {eight} over those at {size}",
             times[eight].log - other.log,
             math.hypot(times[eight].error, other.error),
-            REPEATS,
+            min(len(timed[eight].seconds), len(timed[size].seconds)) - 1,
             low=TIMES_EIGHT,
             batch_size=size,
         )

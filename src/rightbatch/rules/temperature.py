@@ -46,7 +46,7 @@ def _judge_beta2(case: Case) -> Finding | Untold:
                 f"cost at batch size {size} with beta2 {near:g} over that with {value:g}",
                 costs[near].cost.log - other.cost.log,
                 math.hypot(costs[near].cost.error, other.cost.error),
-                case.freedom,
+                min(by_value[near].freedom, by_value[value].freedom),
                 high=AS_CHEAP,
                 batch_size=size,
             )
