@@ -64,6 +64,13 @@ def test_no_other_number_of_steps_is_nearer(schedule: BatchSchedule, marks: list
         assert min(abs(seen[step] - mark) for step in found) <= nearest + 1e-6
 
 
+@pytest.mark.parametrize(("factor", "written"), [(2.0, "2"), (0.707, "0.707"), (1e-5, "1e-05"), (1 / 3, repr(1 / 3))])
+def test_factors_are_written_exactly(factor: float, written: str) -> None:
+    schedule = BatchSchedule((Phase(0, 32), Phase(1000, 64, factor)))
+    assert str(schedule) == f"64@1000*{written}"
+    assert parsed(32, str(schedule)) == schedule
+
+
 @given(schedules())
 def test_what_is_written_is_read(schedule: BatchSchedule) -> None:
     assert parsed(schedule.phases[0].batch_size, str(schedule)) == schedule

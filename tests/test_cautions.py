@@ -11,10 +11,21 @@ import rightbatch
 from rightbatch.answer import Caution
 from rightbatch.curves import REACHED
 from rightbatch.errors import InsufficientEvidence
-from rightbatch.evidence import Evidence
+from rightbatch.evidence import FRESH_SEED, Evidence
 from rightbatch.question import Objective, Question
 from rightbatch.recommend import recommend
-from rightbatch.records import Direction, Environment, Point, Run, Stop, StopReason, Target, Trial, WorkloadFacts
+from rightbatch.records import (
+    Direction,
+    Environment,
+    Point,
+    Run,
+    StepTime,
+    Stop,
+    StopReason,
+    Target,
+    Trial,
+    WorkloadFacts,
+)
 from rightbatch.store import Study
 
 ENVIRONMENT = Environment("cpu", 1, "float32", "a processor", "3.11", "2.13", "0.1")
@@ -101,3 +112,19 @@ def test_runs_that_ended_at_a_target_are_missed_where_metrics_are_compared_later
     assert rightbatch.show(path, objective="metric", at_examples=5000)[0].batch_size == 128
     with pytest.raises(InsufficientEvidence, match=r"All runs at batch size 128 ended when .* before 10,000 examples"):
         rightbatch.show(path, objective="metric", at_examples=10_000)
+
+
+def test_a_fresh_run_that_missed_says_how_many_did() -> None:
+    short = [2.0, 1.5, 1.0, 0.9, 0.8, 0.8, 0.8]
+    found = cautions([run(0, 32, 0.1, FALLING), run(1, 32, 0.1, FALLING), run(FRESH_SEED, 32, 0.1, short)])
+    assert Caution.FRESH_MISSED.value.format(1, 3) in found
+
+
+def test_step_times_that_were_unsteady_are_one_line() -> None:
+    facts = WorkloadFacts("p", 1000, 0, 0, "valid_loss", "max", "unknown")
+    times = tuple(
+        StepTime(size, (0.1, 0.1, 0.5, 0.1), (0.0,) * 4, unsteady=(2, 3) if size != 32 else ()) for size in (16, 32, 64)
+    )
+    evidence = Evidence(facts, (run(0, 32, 0.1, FALLING),), times, Question(Objective.STEPS, TARGET))
+    found = recommend(evidence, protocol="", spent_seconds={}, advised=False).cautions
+    assert Caution.UNSTEADY.value.format("16, 64") in found

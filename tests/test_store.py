@@ -15,6 +15,7 @@ import pytest
 from rightbatch.errors import StudyError
 from rightbatch.records import (
     Environment,
+    GradientSample,
     MemoryParts,
     MemoryProbe,
     Point,
@@ -264,6 +265,28 @@ def test_a_study_of_an_earlier_version_becomes_one_of_this_when_it_is_written(tm
         assert (study.facts.length_bound, study.facts.lacks, study.facts.earlier_sources) == (False, (), ())
     with contextlib.closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT schema_version FROM study").fetchone() == (SCHEMA_VERSION,)
+
+
+@pytest.mark.parametrize("done", ["ALTER TABLE step_times ADD COLUMN unfinished BOOLEAN NOT NULL DEFAULT 0", ""])
+def test_a_study_whose_version_was_half_raised_is_raised_the_next_time(tmp_path: Path, done: str) -> None:
+    path = Path(shutil.copy(GOLDEN, tmp_path / "old.study.db"))
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute(done)  # killed before the version was written
+        connection.commit()
+    with Study.open(path, write=True) as study:
+        assert len(study.runs()) == 48
+        study.add_gradient_samples(0, [GradientSample(1, 8, 0.1, 1.0, 2.0, 0.125, "along")])
+    with Study.open(path) as study:
+        assert study.gradient_samples()[-1][-1][-1].metric == "along"
+
+
+def test_nothing_is_added_where_there_is_nothing(tmp_path: Path) -> None:
+    with Study.create(tmp_path / "a.study.db", FACTS) as study:
+        run = study.start_run(TRIAL, HERE)
+        study.add_points(run, [])
+        study.add_gradient_samples(0, [])
+        assert study.runs()[0].points == ()
+        assert study.gradient_samples() == ()
 
 
 def test_what_memory_was_taken_comes_back(tmp_path: Path) -> None:

@@ -201,3 +201,10 @@ def test_a_study_of_before_takes_the_target_of_its_last_answer(tmp_path: Path) -
         assert asked_before(study) == Ask(target=0.3, target_on="loss", first_touch=True)
         study.add_answer({"target": {**target, "origin": "workload", "rule": "confirmed"}})
         assert asked_before(study).target is None
+
+
+@pytest.mark.parametrize("name", ["target", "at_seconds", "at_examples"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_asked_for_is_a_finite_number(name: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"{name} is a finite number, got {value}"):
+        Ask(**{name: value})

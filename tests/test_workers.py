@@ -628,7 +628,7 @@ def test_the_trial_of_a_killed_worker_goes_on_in_another(
 
 def test_a_trial_that_is_killed_again_and_again_is_given_up_with_a_reason(crew: Workers, tmp_path: Path) -> None:
     with pytest.raises(WorkloadError, match=r"batch_size=10.*seed=0 was killed 5 times.*worker process was killed"):
-        driven(tmp_path, crew, trial("die"), trial(seed=1))
+        driven(tmp_path, crew, trial("die"))
     with Study.open(tmp_path / "toy.study.db") as study:
         runs = study.runs()
     killed = [run for run in runs if run.trial == trial("die")]

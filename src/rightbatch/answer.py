@@ -27,7 +27,9 @@ class Caution(enum.Enum):
     )
     SEEDS_ASSUMED = "nothing was trained to the target with two seeds: that they differ by {} % is an assumption"
     ONE_SEED = "one seed everywhere: no interval, and differences may be luck"
+    NOT_TIMED = "not tried: no step could be timed at batch size {}, where it failed or there was no time"
     MISSES = "no rate brought batch size {} to the target in the length that runs were planned for"
+    NOT_EXPECTED = "batch size {} is not expected to reach the target in the length that runs are planned for"
     GIVEN_UP = (
         "batch size {} was given up, at every rate, when it had cost several times the best: how bad is not known"
     )
@@ -65,7 +67,10 @@ class Caution(enum.Enum):
         "here, which is known to a factor of 1.5"
     )
     UNSTEADY = "step times of batch size {} were unsteady: profile again on a quiet machine"
-    FRESH_MISSED = "the chosen run, made once more with a fresh seed, missed the target"
+    FRESH_MISSED = (
+        "the chosen run, made once more with a fresh seed, missed the target, as {} of the {} runs there did in all: "
+        "the cost is that of those that reach it"
+    )
     FRESH_SLOW = "the chosen run, made once more with a fresh seed, cost {}x what it did before"
 
 

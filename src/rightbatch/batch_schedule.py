@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, zip_longest
+from itertools import groupby, pairwise, zip_longest
 
 from rightbatch.errors import InputError
 from rightbatch.records import Setting, Trial
@@ -19,7 +19,7 @@ from rightbatch.records import Setting, Trial
 SETTING = "batch_schedule"
 """The setting of a trial that says it."""
 
-WRITTEN = re.compile(r"(\d+)@(\d+)(?:\*(\d+\.?\d*|\.\d+))?")
+WRITTEN = re.compile(r"(\d+)@(\d+)(?:\*((?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?))?")
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,11 @@ class BatchSchedule:
             found.add(max(1, step + round(past) if past != 0.5 else step + step % 2))
         return tuple(sorted(found))
 
+    def rungs(self, marks: Iterable[float]) -> Iterator[int]:
+        """As `steps_near`, one by one, of increasing marks that may have no end."""
+        steps = (self.steps_near((mark,))[0] for mark in marks)
+        return (step for step, _ in groupby(steps))
+
     def spans(self, examples: float) -> Iterator[tuple[Phase, float]]:
         """The phases of a training of so many examples, each with its examples: as planned, to the step."""
         begun = 0
@@ -116,9 +121,14 @@ class BatchSchedule:
         """Of all phases but the first, as `parsed` reads it."""
         return ", ".join(
             f"{phase.batch_size}@{phase.begins_examples}"
-            + (f"*{phase.rate_factor:g}" if phase.rate_factor != 1 else "")
+            + (f"*{_exactly(phase.rate_factor)}" if phase.rate_factor != 1 else "")
             for phase in self.phases[1:]
         )
+
+
+def _exactly(factor: float) -> str:
+    """In six digits where these are all."""
+    return f"{factor:g}" if float(f"{factor:g}") == factor else repr(factor)
 
 
 @functools.lru_cache(maxsize=256)  # every cost of every run asks for it

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from rightbatch.answer import Caution, Recommendation
 from rightbatch.cells import Cell, SizeEvidence
@@ -50,15 +50,13 @@ def cautions_of(evidence: Evidence, answer: Recommendation) -> tuple[str, ...]:
     """Of any answer."""
     said = [*_of_direction(evidence), *_of_copies(evidence)]
     if sizes := left_out(evidence):
-        said.append(Caution.LEFT_OUT.value.format(", ".join(map(str, sizes)), compared_at(evidence)))
+        said.append(Caution.LEFT_OUT.value.format(_listed(sizes), compared_at(evidence)))
     if not evidence.facts.length_bound and _early(evidence, answer):
         said.append(Caution.EARLY.value)
     said += [Caution.BEST_AT_EDGE.value.format(r.batch_size) for r in answer.sizes if r.at_edge and r.seeds]
-    for row in answer.sizes:
-        if row.learning_rate is None:
-            caution = Caution.GIVEN_UP if _given_up(evidence, row.batch_size) else Caution.MISSES
-            said.append(caution.value.format(row.batch_size))
-        elif cell := _cut_short(evidence, row.batch_size, row.cost.estimate if row.cost else math.inf):
+    said += _of_sizes_without_cost(evidence, [row.batch_size for row in answer.sizes if row.learning_rate is None])
+    for row in (row for row in answer.sizes if row.learning_rate is not None):
+        if cell := _cut_short(evidence, row.batch_size, row.cost.estimate if row.cost else math.inf):
             seeds = f"{len(cell.costs)} of {len(cell.costs) + cell.misses}"
             said.append(Caution.CUT_SHORT.value.format(row.batch_size, f"{cell.learning_rate:g}", seeds))
     if len(answer.sizes) > 1 and answer.batch_size in (answer.sizes[0].batch_size, answer.sizes[-1].batch_size):
@@ -70,20 +68,39 @@ def cautions_of(evidence: Evidence, answer: Recommendation) -> tuple[str, ...]:
     if elsewhere:
         path = ", ".join(f"{row.batch_size} at {row.target:.4g}" for row in answer.targets)
         said.append(Caution.TARGET_MOVES.value.format(path))
-    said += [
-        Caution.UNSTEADY.value.format(r.batch_size) for r in evidence.step_times if len(r.unsteady) > len(r.seconds) / 4
-    ]
     # The estimate of a search of few runs has the fresh run in it: what it is held against is what was known before.
     chosen = (c for c in evidence.cells_of(answer.batch_size) if c.learning_rate == answer.learning_rate and c.reaches)
     before = next((cell.mean for cell in chosen), answer.cost.estimate)
     reached = [cost for cost in answer.fresh_costs if cost is not None]
     if len(reached) < len(answer.fresh_costs):
-        said.append(Caution.FRESH_MISSED.value)
+        runs = [run for run in evidence.runs_at(answer.batch_size, answer.learning_rate) if evidence.conclusive(run)]
+        missed = sum(evidence.crossing(run) is None for run in runs)
+        said.append(Caution.FRESH_MISSED.value.format(missed, len(runs)))
     if reached and (times := mean_cost(reached) / before) > 1.25:
         said.append(Caution.FRESH_SLOW.value.format(f"{times:.2f}"))
+    unsteady = [r.batch_size for r in evidence.step_times if len(r.unsteady) > len(r.seconds) / 4]
+    if unsteady:
+        said.append(Caution.UNSTEADY.value.format(_listed(unsteady)))
     if not any(point.test_metric is not None for run in evidence.runs for point in run.points[-1:]):
         said.append(Caution.OPTIMISTIC.value)
     return (*said, *_cautions_of_workload(evidence.facts))
+
+
+def _of_sizes_without_cost(evidence: Evidence, sizes: Sequence[int]) -> list[str]:
+    """Why nothing is said of what these cost, a sentence a reason."""
+    by_reason: dict[Caution, list[int]] = {}
+    for size in sizes:
+        if _given_up(evidence, size):
+            reason = Caution.GIVEN_UP
+        else:
+            ended = any(evidence.conclusive(run) for run in evidence.relevant if run.trial.batch_size == size)
+            reason = Caution.MISSES if ended else Caution.NOT_EXPECTED
+        by_reason.setdefault(reason, []).append(size)
+    return [reason.value.format(_listed(of_it)) for reason, of_it in by_reason.items()]
+
+
+def _listed(sizes: Sequence[int]) -> str:
+    return ", ".join(map(str, sizes))
 
 
 def _cautions_of_workload(facts: WorkloadFacts) -> tuple[str, ...]:

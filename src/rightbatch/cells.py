@@ -55,7 +55,8 @@ class SizeEvidence:
     """One batch size with its rate tuned. `best` is None where no rate reached the target.
 
     `cost` is that of the best cell, smoothed over the rates beside it where there are enough. The standard error of its
-    log has three parts: `leverage` times the deviation between seeds, `rung_error`, and that of the seconds of a step.
+    log has three parts: `leverage` times the deviation between seeds, `other_error` (of the rungs of its ladder, and of
+    what a parabola misses), and that of the seconds of a step.
     `at_edge`: the best rate is the first or the last one tried.
     """
 
@@ -65,7 +66,7 @@ class SizeEvidence:
     best: Cell | None = None
     cost: Interval | None = None
     leverage: float = math.inf
-    rung_error: float = 0.0
+    other_error: float = 0.0
     best_rate: Interval | None = None
     at_edge: bool = False
 
@@ -91,17 +92,18 @@ def tune(
         wanted = math.log(parabola.best_rate.estimate)
         best = min(near, key=lambda cell: abs(math.log(cell.learning_rate) - wanted))
         leverage, estimate = parabola.leverage(best.learning_rate), parabola.cost(best.learning_rate)
-        best_rate = parabola.best_rate
+        best_rate, misfit = parabola.best_rate, parabola.misfit
     else:
         leverage, estimate = 1 / math.sqrt(len(best.costs)), best.mean
-        best_rate = _bracket(cells, best)
+        best_rate, misfit = _bracket(cells, best), 0.0
+    other_error = math.hypot(best.rung_error, misfit * leverage)
     at_edge = best in (cells[0], cells[-1])
     return replace(
         raw,
         best=best,
-        cost=noise.interval(estimate, leverage, math.hypot(best.rung_error, seconds_error)),
+        cost=noise.interval(estimate, leverage, math.hypot(other_error, seconds_error)),
         leverage=leverage,
-        rung_error=best.rung_error,
+        other_error=other_error,
         best_rate=Interval(best_rate.estimate, note="at the edge of the rates tried") if at_edge else best_rate,
         at_edge=at_edge,
     )

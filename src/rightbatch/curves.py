@@ -46,18 +46,11 @@ def rungs_in_steps(planned_examples: int, batch_size: int) -> tuple[int, ...]:
     return tuple(sorted({max(1, round(examples / batch_size)) for examples in ladder(planned_examples)}))
 
 
-def open_rungs(first_examples: int, batch_size: int) -> Iterator[int]:
-    """The ladder of a run without a planned length, in whole optimizer steps: increasing, at least one, without end.
-
-    Its numbers of examples are `first_examples` x 1.08^k, the same for every batch size.
-    """
-    if first_examples < 1 or batch_size < 1:
-        raise InputError(
-            f"A ladder begins after at least one example, with batches of at least one; "
-            f"got first_examples={first_examples}, batch_size={batch_size}."
-        )
-    steps = (max(1, round(first_examples * RATIO**k / batch_size)) for k in itertools.count())
-    return (step for step, _ in itertools.groupby(steps))
+def open_ladder(first_examples: int) -> Iterator[float]:
+    """The ladder of a run without a planned length, without end: `first_examples` x 1.08^k, for every batch size."""
+    if first_examples < 1:
+        raise InputError(f"A ladder begins after at least one example; got first_examples={first_examples}.")
+    return (first_examples * RATIO**k for k in itertools.count())
 
 
 # --------------------------------------------------------------------------------------------------- the crossing

@@ -1,9 +1,9 @@
-"""Whether a metric of the person's own has the direction that was said: it gets better where the loss does."""
+"""Whether a metric has the direction that was said (it gets better where the loss does), and a target its unit."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rightbatch.fit.rank_correlation import FEWEST_PAIRS, rank_correlation
 from rightbatch.records import Direction, Point
@@ -13,6 +13,15 @@ CLEAR = 0.1
 
 AGAINST = 0.8
 """A rank correlation of loss and goodness above this is that of a metric whose direction is the other one."""
+
+
+FAR = 20.0
+"""A target so many times as large as all values that were seen may be of another unit, as 94 (%) for 0.94."""
+
+
+def of_another_unit(target: float, values: Iterable[float]) -> bool:
+    """Whether a target is far above all values that were seen, and above what a share can be."""
+    return abs(target) > max([1.0, *(FAR * abs(value) for value in values)])
 
 
 def has_learned(points: Sequence[Point]) -> bool:

@@ -126,9 +126,7 @@ class WorkloadRunner:
     """See `rightbatch.runner.ChangesBatchSize`."""
 
     def offers(self, trial: Trial) -> bool:
-        largest = max(phase.batch_size for phase in schedule_of(trial).phases)
-        declared = {*self.workload.settings, SETTING}
-        return suits(replace(trial, batch_size=largest), self._facts.train_examples, declared)
+        return suits(trial, self._facts.train_examples, {*self.workload.settings, SETTING})
 
     def start(self, trial: Trial, state: bytes | None = None) -> TrainingRun:
         """Begin a run, or go on from the state that a run of the same trial saved."""

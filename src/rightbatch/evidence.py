@@ -28,6 +28,7 @@ from rightbatch.records import (
     Settings,
     StepTime,
     StopReason,
+    Trial,
     WorkloadFacts,
 )
 from rightbatch.seconds import Seconds
@@ -44,7 +45,7 @@ INCONCLUSIVE = frozenset({StopReason.INTERRUPTED, StopReason.OUT_OF_BUDGET, Stop
 class Evidence:
     """The runs and step times of a study (or what is known of it so far), for one question.
 
-    `pending` are the batch size, rate and seed of runs that are under way elsewhere: a strategy proposes others.
+    `pending` are the trials of runs that are under way elsewhere: a strategy proposes others.
     `gradient_samples` are those of each training whose gradients were looked at. `fits` is the largest batch that was
     seen to fit into memory in one pass, None where that was not looked at. `weights` is what was measured of those that
     runs ended with. `step_times_by_settings` are those of the same machine, by the settings that were not as declared.
@@ -57,7 +58,7 @@ class Evidence:
     question: Question
     settings: Settings = field(default_factory=Settings)
     planned_examples: int = 0
-    pending: frozenset[tuple[int, float, int]] = frozenset()
+    pending: frozenset[Trial] = frozenset()
     gradient_samples: tuple[tuple[GradientSample, ...], ...] = ()
     fits: int | None = None
     weights: tuple[WeightsRecord, ...] = ()
@@ -67,7 +68,10 @@ class Evidence:
 
     def with_setting(self, name: str, value: Setting) -> Evidence:
         """The same study, asked about another value of one setting: other runs, and the seconds that it takes."""
-        settings = Settings({**self.settings, name: value})
+        return self.with_settings(Settings({**self.settings, name: value}))
+
+    def with_settings(self, settings: Settings) -> Evidence:
+        """The same, with these settings, others as declared."""
         changed = settings.other_than(self.facts.settings)
         # A study of before settings had seconds of their own has those of one environment alone.
         times = self.step_times_by_settings.get(changed, ()) if self.step_times_by_settings else self.step_times
@@ -251,7 +255,15 @@ class Evidence:
             # A study that is only read does not say which lengths its search went to: as far as its longest run.
             longest = self.planned_examples or max((r.trial.planned_examples or 0 for r in self.runs), default=0)
             return tuple(run_of_ends(group, self.question.target, longest) for group in grouped.values())
-        return tuple(max(reversed(group), key=_progress) for group in grouped.values())
+        return tuple(max(reversed(group), key=self._progress) for group in grouped.values())
+
+    def _progress(self, run: Run) -> tuple[bool, int]:
+        """What makes one of two runs of a trial the one to go by: not cut short or left paused, then the longer."""
+        stop = run.stop
+        cut_short = stop is None or stop.reason in INCONCLUSIVE or stop.message == curves.PAUSED
+        if stop is not None and stop.reason is StopReason.FINISHED:  # of a shorter plan than is asked for by now?
+            cut_short = (run.trial.planned_examples or 0) < self.planned_examples
+        return (not cut_short, run.points[-1].step if run.points else 0)
 
     def run_of(self, batch_size: int, learning_rate: float, seed: int) -> Run | None:
         """The relevant run of one batch size, rate and seed; None where there is none."""
@@ -316,7 +328,7 @@ class Evidence:
 
     def pending_rates(self, batch_size: int) -> frozenset[float]:
         """Rates at which runs of one batch size are under way."""
-        return frozenset(rate for size, rate, _ in self.pending if size == batch_size)
+        return frozenset(trial.learning_rate for trial in self.pending if trial.batch_size == batch_size)
 
     def fresh_costs(self, batch_size: int, learning_rate: float) -> tuple[float | None, ...]:
         """Costs of the runs with fresh seeds in a cell; None for one that missed."""
@@ -350,12 +362,6 @@ class Evidence:
             self.step_seconds(batch_size),
             self.seconds_error(batch_size),
         )
-
-
-def _progress(run: Run) -> tuple[bool, int]:
-    """What makes one of two runs of a trial the one to go by: not cut short or left paused, then the longer."""
-    cut_short = run.stop is None or run.stop.reason in INCONCLUSIVE or run.stop.message == curves.PAUSED
-    return (not cut_short, run.points[-1].step if run.points else 0)
 
 
 def _can_go_on(run: Run) -> bool:

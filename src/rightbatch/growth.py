@@ -8,16 +8,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rightbatch.batch_schedule import SETTING, BatchSchedule, parsed
+from rightbatch.batch_schedule import SETTING, BatchSchedule, parsed, schedule_of
 from rightbatch.evidence import FRESH_SEED, Evidence
 from rightbatch.means import ratio_of_means
-from rightbatch.records import Interval, Run, Setting, Settings, Trial
+from rightbatch.records import Interval, Run, Setting, Settings, StopReason, Trial
 
 LEVEL = 0.95
 """Of the interval of a gain, all looks together."""
 
 LOOKS = (3, 6)
 """Numbers of fresh seeds after which it is asked whether plan and fixed size can be told apart."""
+
+WORTH = 0.95
+"""A plan that seems to cost more of the fixed size than this gets no more seeds: they cost more than it would save."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,11 @@ class Plan:
 
     learning_rate: float
     schedule: BatchSchedule
+
+    @classmethod
+    def of(cls, trial: Trial) -> Plan:
+        """That by which a trial is made."""
+        return cls(trial.learning_rate, schedule_of(trial))
 
     @property
     def batch_size(self) -> int:
@@ -74,9 +82,12 @@ class Plan:
         if run is None or not run.points:
             return 0.0
         common = max((self._in_common(evidence, seed, other) for other in before), default=0.0)
-        begun = max((p for p in run.points if p.examples <= common), key=lambda p: p.examples, default=run.points[0])
-        costs = [own.cost_of_steps(self.batch_size, p.step, p.examples) or 0.0 for p in (begun, run.points[-1])]
-        return costs[1] - costs[0]
+        begun = [point for point in run.points if point.examples <= common]
+        shared, whole = (
+            (own.cost_of_steps(self.batch_size, some[-1].step, some[-1].examples) if some else None) or 0.0
+            for some in (begun, run.points)
+        )
+        return whole - shared
 
     def _in_common(self, evidence: Evidence, seed: int, other: Plan) -> float:
         """For how many examples a run of another plan was as its own with the same seed is."""
@@ -98,13 +109,17 @@ class Plan:
 
 @dataclass(frozen=True)
 class PlanRow:
-    """A plan of a growing batch that was tried: its cost over that of the fixed size (None: it missed the target)."""
+    """A plan of a growing batch that was tried: its cost over that of the fixed size.
+
+    None where it missed the target; `more_than` is then what it had cost where it was given up for that.
+    """
 
     batch_size: int
     learning_rate: float
     schedule: str
     times_the_fixed: float | None
     seeds: int
+    more_than: float | None = None
 
 
 @dataclass(frozen=True)
@@ -160,6 +175,11 @@ def compared(evidence: Evidence, plan: Plan, fixed: Plan, looks: int = len(LOOKS
     return ratio_of_means(ours, theirs, 1 - (1 - LEVEL) / looks)
 
 
+def decided(gain: Interval | None) -> bool:
+    """Whether a plan needs no more fresh seeds: it missed the target, is told apart, or is not worth them."""
+    return gain is None or (gain.known and 1.0 not in gain) or gain.estimate > WORTH
+
+
 def growth_of(evidence: Evidence, fixed: Plan) -> Growth | None:
     """What a study says of growing batches beside a fixed choice; None where none was run to the target."""
     if evidence.settings.get(SETTING):
@@ -189,20 +209,26 @@ def growth_of(evidence: Evidence, fixed: Plan) -> Growth | None:
 
 
 def _unjudged(evidence: Evidence, fixed: Plan, plans: Mapping[Plan, tuple[int, ...]]) -> Growth | None:
-    """Where no plan was worth a fresh seed, the cheapest one; None where no plan, or no fixed size, has a cost."""
+    """Where no plan was worth a fresh seed, the cheapest one; None where no plan, or no fixed size, has a cost.
+
+    Where all were given up, the one that had cost least by then.
+    """
     unit = fixed.mean(evidence)
     rows = {plan: _row(evidence, plan, unit, seeds) for plan, seeds in plans.items() if seeds}
     reached = {plan: row.times_the_fixed for plan, row in rows.items() if row.times_the_fixed is not None}
-    if not reached or not math.isfinite(unit):
+    given_up = {plan: row.more_than for plan, row in rows.items() if row.more_than is not None}
+    known = reached or given_up
+    if not known or not math.isfinite(unit):
         return None
-    best = min(reached, key=lambda plan: reached[plan])
+    best = min(known, key=lambda plan: known[plan])
+    note = "by the seeds that plans are tried with" if reached else "at least: it was given up"
     return Growth(
         batch_size=best.batch_size,
         learning_rate=best.learning_rate,
         schedule=str(best.schedule),
-        times_the_fixed=Interval(reached[best], note="by the seeds that plans are tried with"),
+        times_the_fixed=Interval(known[best], note=note),
         recommended=False,
-        cost=reached[best] * unit,
+        cost=known[best] * unit,
         fixed_cost=unit,
         spread=None,
         fixed_spread=None,
@@ -221,7 +247,7 @@ def _plans(evidence: Evidence) -> dict[Plan, tuple[int, ...]]:
         trial = run.trial
         text = str(trial.settings.get(SETTING, ""))
         if text and {**declared, **trial.settings} == {**declared, SETTING: text}:
-            plan = Plan(trial.learning_rate, parsed(trial.batch_size, text))
+            plan = Plan.of(trial)
             found[plan] = (*found.get(plan, ()), *([trial.seed] if trial.seed < FRESH_SEED else []))
     return {plan: tuple(dict.fromkeys(seeds)) for plan, seeds in found.items()}
 
@@ -240,9 +266,19 @@ def _spent(evidence: Evidence, plans: Mapping[Plan, Sequence[int]]) -> float:
 
 
 def _row(evidence: Evidence, plan: Plan, unit: float, seeds: tuple[int, ...]) -> PlanRow:
-    cost = mean_cost(plan.cost(evidence, seed) for seed in seeds) if seeds else math.inf
-    times = cost / unit if math.isfinite(cost) else None
-    return PlanRow(plan.batch_size, plan.learning_rate, str(plan.schedule), times, len(seeds))
+    reached = mean_cost(plan.cost(evidence, seed) for seed in seeds) if seeds else math.inf
+    spent = mean_cost(_until_given_up(evidence, plan, seed) for seed in seeds) if seeds else math.inf
+    times, more_than = (cost / unit if math.isfinite(cost) else None for cost in (reached, spent))
+    return PlanRow(
+        plan.batch_size, plan.learning_rate, str(plan.schedule), times, len(seeds), None if times else more_than
+    )
+
+
+def _until_given_up(evidence: Evidence, plan: Plan, seed: int) -> float:
+    """What a run cost that reached the target or was given up for its cost; infinite where it ended otherwise."""
+    cost, run = plan.cost(evidence, seed), plan.run(evidence, seed)
+    given_up = run is not None and run.stop is not None and run.stop.reason is StopReason.STOPPED_BY_RULE
+    return plan.spent(evidence, seed) if math.isinf(cost) and given_up else cost
 
 
 def _spread(costs: tuple[float, ...]) -> float | None:

@@ -67,7 +67,7 @@ class Choices:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name} is a positive number, got {value:g}.")
-        for name, least in (("dimensions", 1), ("iterations", 1), ("restarts", 1), ("probes", 2), ("passes", 8)):
+        for name, least in (("dimensions", 1), ("iterations", 1), ("restarts", 1), ("probes", 4), ("passes", 8)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} is a whole number of at least {least}, got {getattr(self, name)}.")
         for name in ("examples", "curvature_examples", "noise_examples"):

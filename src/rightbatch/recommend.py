@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,9 +18,9 @@ from rightbatch.errors import InputError, InsufficientEvidence
 from rightbatch.evidence import Evidence
 from rightbatch.fit.learning_rate import RateLawFit, fit_rate_law
 from rightbatch.fit.noise import CriticalPrior
-from rightbatch.fit.quantiles import t_quantile
 from rightbatch.fit.tradeoff import TradeoffFit, fit_tradeoff
 from rightbatch.lattice import index_of, snap
+from rightbatch.means import mean_of
 from rightbatch.question import EQUIVALENT_FACTOR, Objective, Question
 from rightbatch.records import Interval
 from rightbatch.search.forecast import Forecast
@@ -87,7 +87,7 @@ def recommend(
         examples=row.examples if row.examples is not None else math.nan,
         steps=row.steps if row.steps is not None else math.nan,
         as_good=_contiguous(best.batch_size, sure, as_good),
-        not_excluded=_contiguous(best.batch_size, sure, lambda one: one.as_good >= 1 - SURE),
+        not_excluded=_not_excluded(best.batch_size, sure, rows),
         fresh_costs=fresh,
         zones=zones,
         present=_present(evidence, best.cost.estimate, forecast),
@@ -157,13 +157,7 @@ def _quality(evidence: Evidence, size: SizeEvidence) -> Interval | None:
         for run in evidence.runs_at(size.batch_size, size.best.learning_rate)
         if evidence.conclusive(run) and (value := curves.quality(run.points, direction)) is not None
     ]
-    if not values:
-        return None
-    centre = float(np.mean(values))
-    if len(values) == 1:
-        return Interval(centre, note="no interval: one seed")
-    half = t_quantile(0.975, len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    return Interval(centre, centre - half, centre + half)
+    return mean_of(values)
 
 
 def _contiguous(best: int, sure: tuple[Likelihood, ...] | None, keep: Callable[[Likelihood], bool]) -> tuple[int, ...]:
@@ -178,6 +172,13 @@ def _contiguous(best: int, sure: tuple[Likelihood, ...] | None, keep: Callable[[
     while high + 1 < len(sizes) and passes[high + 1]:
         high += 1
     return tuple(sizes[low : high + 1])
+
+
+def _not_excluded(best: int, sure: tuple[Likelihood, ...] | None, rows: Sequence[SizeRow]) -> tuple[int, ...]:
+    """Sizes around the best one that may be as good; where nothing is known of noise, all that reach the target."""
+    if sure is None:
+        return tuple(row.batch_size for row in rows if row.cost is not None)
+    return _contiguous(best, sure, lambda one: one.as_good >= 1 - SURE)
 
 
 def _present(evidence: Evidence, best_cost: float, forecast: Forecast | None) -> PresentChoice | None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from rightbatch.batch_schedule import schedule_of
 from rightbatch.errors import WorkloadError
 from rightbatch.minima import Choices, WeightsRecord
 from rightbatch.records import (
@@ -72,9 +73,11 @@ class KeepsWeights(Protocol):
 
 @runtime_checkable
 class ChangesBatchSize(Protocol):
-    """A runner whose trials may have the setting `batch_schedule.SETTING`, beside those that are declared."""
+    """A runner that tells whether its trials may have the setting `batch_schedule.SETTING`."""
 
-    changes_batch_size: bool
+    @property
+    def changes_batch_size(self) -> bool:
+        """Whether batches change as that says; it need not be declared."""
 
 
 @runtime_checkable
@@ -181,9 +184,15 @@ class Runner(Protocol):
         """
 
 
+def changes_batch_size(runner: Runner) -> bool:
+    """Whether batches may grow along a run of it."""
+    return isinstance(runner, ChangesBatchSize) and runner.changes_batch_size
+
+
 def suits(trial: Trial, train_examples: int, settings: Collection[str]) -> bool:
-    """Whether a batch is not larger than the data (0 examples: not known) and all settings are among those declared."""
-    return (not train_examples or trial.batch_size <= train_examples) and set(trial.settings) <= set(settings)
+    """Whether no batch is larger than the data (0 examples: not known) and all settings are among those declared."""
+    largest = max(phase.batch_size for phase in schedule_of(trial).phases)
+    return (not train_examples or largest <= train_examples) and set(trial.settings) <= set(settings)
 
 
 def completed(

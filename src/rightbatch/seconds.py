@@ -36,7 +36,8 @@ class Seconds:
     def error_of_step(self, batch_size: int) -> float:
         """Standard error of the log of `of_step`: of the median, or of the law where it was not measured.
 
-        That of fewer than three repeats says little: it is at least what is typical of the sizes measured.
+        That of fewer than three repeats says little: it is at least what is typical of the sizes measured, or what the
+        law misses them by where none has two.
         """
         for record in self.step_times:
             if record.batch_size == batch_size:
@@ -46,7 +47,8 @@ class Seconds:
 
     @cached_property
     def _typical_error(self) -> float:
-        return median([median_error(record) for record in self.step_times if len(record.seconds) > 1] or [0.0])
+        known = [median_error(record) for record in self.step_times if len(record.seconds) > 1]
+        return median(known) if known else self.law.deviation if self.law else 0.0
 
     def of_run(self, schedule: BatchSchedule, steps: float, examples: float) -> float | None:
         """Seconds of a run until it has seen so many examples, in so many steps; None where those are not known."""

@@ -68,7 +68,7 @@ def likelihoods(evidence: Evidence) -> tuple[Likelihood, ...] | None:
     columns = []
     for size in reached:
         assert size.cost is not None
-        fixed = math.hypot(size.rung_error, evidence.seconds_error(size.batch_size))
+        fixed = math.hypot(size.other_error, evidence.seconds_error(size.batch_size))
         error = np.hypot(deviation * size.leverage, fixed)
         columns.append(math.log(size.cost.estimate) + error * generator.standard_normal(DRAWS))
     costs = np.column_stack(columns)

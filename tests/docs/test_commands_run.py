@@ -22,13 +22,14 @@ HASTE = {
     "find": "--batch-sizes 64,256 --seeds 1 --threads 1 --budget 3s",
     "sweep my.py:make": "--seeds 1 --threads 1 --planned-examples 20000 --rates 0.003,0.01",
     "sweep digits": "--seeds 1 --threads 1 --planned-examples 8000",
-    "sweep tabular:a9a-emso": "--seeds 1 --threads 1 --rates 0.1 --target 0.36 --until target",
+    "sweep tabular:a9a-emso": "--seeds 1 --threads 1 --rates 0.1 --target 0.36 --until target --planned-examples 40000",
     "profile": "--batch-sizes 64,256 --rounds 3",
     "noise": "--steps 30",
     "branches": "--seeds 2 --factors 4 --rules linear",
     "memory": "--limit 1GB",
     "replay": "--repeats 1 --units 0.5 --workers 1",
     "sharpness": "--examples 300 --curvature-examples 100",
+    "posterior": "--passes 8 --noise-examples 300 --examples 300",
 }
 """What is added to a verb, or to a verb and a workload, where it does not say it, so that it is soon done."""
 
@@ -71,7 +72,7 @@ def hastened(words: Sequence[str]) -> list[str]:
     own = rest.index("--") if "--" in rest else len(rest)
     # A program takes seconds before it trains.
     haste = HASTE.get(verb, HASTE.get(" ".join(words[:2]), ""))
-    extra = shlex.split(haste.replace("3s", "10s" if "--" in rest else "3s"))
+    extra = shlex.split(haste.replace("3s", "6s" if "--" in rest else "3s"))
     pairs = [pair for pair in zip(extra[::2], extra[1::2], strict=True) if pair[0] not in rest[:own]]
     return [verb, *rest[:own], *(word for pair in pairs for word in pair), *rest[own:]]
 

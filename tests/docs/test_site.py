@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from html.parser import HTMLParser
 from pathlib import Path
@@ -135,3 +136,21 @@ def test_every_command_of_a_page_exists() -> None:
                 assert not word.startswith("--") or word in options, f"{page.name}: {line}"
             seen += 1
     assert seen > 30
+
+
+def test_numbers_that_pages_take_from_records_are_those_of_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(DOCS)
+    pages = runpy.run_path(str(DOCS / "recorded.py"))["pages"]()
+    assert pages
+    for page, text in pages.items():
+        assert page.read_text(encoding="utf-8") == text, f"{page.name}: run `python docs/recorded.py`"
+        # A line that begins with a comment ends the paragraph, and what follows is shown as it is written.
+        assert not re.findall(r"^[ *-]*<!-- [^/>]*: .*$", text, re.MULTILINE), page.name
+
+
+def test_pages_can_be_read_in_the_repository_too() -> None:
+    for page in (ROOT / "README.md", ROOT / "reproductions" / "README.md", *DOCS.glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        assert "{{" not in text, page.name
+        for address in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+            assert ":" in address or (page.parent / address).exists(), f"{page.name} -> {address}"

@@ -16,6 +16,7 @@ from rightbatch.evidence import FRESH_SEED
 from rightbatch.pipeline.sheets import sheet_of
 from rightbatch.report import terminal
 from rightbatch.report.figures import FIGURES
+from rightbatch.report.figures.growing import FRESH
 from rightbatch.report.markdown import markdown
 
 HOW: dict[str, Any] = {"batch_sizes": [8, 32], "seeds": 1, "objective": "examples", "schedule": True}
@@ -57,7 +58,7 @@ def test_it_is_told_and_drawn(study: Path) -> None:
     assert growth is not None
     figure = next(figure for figure in FIGURES if figure.name == "growing")
     rows = figure.data(sheet)
-    assert rows[-1]["fresh"]
+    assert rows[-1]["how"] == FRESH
     assert rows[-1]["cost"] == pytest.approx(sheet.answer.cost.estimate * growth.times_the_fixed.estimate)
     assert "plans were tried" in figure.tell(sheet, rows)
     figure.draw(sheet, rows).to_dict()
@@ -82,5 +83,5 @@ def test_a_loop_draws_its_own_batches(tmp_path: Path) -> None:
         for step in range(50):
             yield rightbatch.Point(step + 1, valid_loss=1 / (step + 1))
 
-    with pytest.raises(InputError, match="AdaptiveBatchSampler"):
+    with pytest.raises(InputError, match=r"trial\.at\(examples\)"):
         rightbatch.find(train, study=tmp_path / "a.study.db", target=0.1, train_examples=100, **HOW)

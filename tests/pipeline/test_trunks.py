@@ -24,8 +24,8 @@ from rightbatch.records import Point, Settings, Stop, Target, Trial
 from rightbatch.search.strategy import Action, Advance, Done
 from rightbatch.store import Study
 
-PLANNED = 6000
-PLANS = ("", "128@2000", "256@2000", "128@3000*2", "128@3000, 256@4500")
+PLANNED = 3000
+PLANS = ("", "128@1000", "256@1000", "128@1500*2", "128@1500, 256@2200")
 
 
 def trial(plan: str, seed: int = 0, **changes: Any) -> Trial:
@@ -100,6 +100,9 @@ def test_states_beyond_the_limit_are_dropped_and_other_runs_are_none_of_theirs()
     assert kept.nearest(trial("256@50")) is None  # those that were kept first are gone
     assert kept.nearest(trial("256@2000", seed=1)) is None
     assert kept.nearest(replace(trial("256@2000"), learning_rate=0.2)) is None
+    assert not kept.in_vain
+    kept.keep(trial("128@2000"), points, b"\x05" * 30)
+    assert kept.in_vain  # no state of such a model fits: none is made any more
     kept.drop()
     assert kept.nearest(trial("256@2000")) is None
 

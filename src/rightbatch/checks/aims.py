@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rightbatch.checks.looking import Cannot
-from rightbatch.directions import has_learned, judged, looks_wrong, other
+from rightbatch.directions import has_learned, judged, looks_wrong, of_another_unit, other
 from rightbatch.findings import Fault, Finding
 from rightbatch.records import Direction, Point, Target, Trial
 from rightbatch.wording import of_percent
-
-FAR = 20.0
-"""A target so many times as large as all values that were seen may be of another unit, as 82 (%) for 0.82."""
 
 FEWEST_STEPS = 20
 """Fewer steps are no training: a rate cannot be told from another, nor a size."""
@@ -56,7 +53,7 @@ def target(points: Sequence[Point], wanted: Target | None, *, share: bool = Fals
         )
     elif share and not 0 <= wanted.value <= 1:
         yield _out_of_reach(wanted, f"is a share of right answers, from 0 to 1: {first:.4g} at the start")
-    elif abs(wanted.value) > max(1.0, FAR * largest) and largest > 0:  # a share may begin near 0: 0.01 of 100 classes
+    elif largest > 0 and of_another_unit(wanted.value, [largest]):  # a share may begin near 0: 0.01 of 100 classes
         yield _out_of_reach(wanted, f"was never larger than {largest:.4g} in the first steps", note=True)
 
 

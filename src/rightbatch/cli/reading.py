@@ -130,10 +130,11 @@ def export_command(
     to: Annotated[Path, typer.Argument(help="FILE.csv, FILE.csv.gz or FILE.parquet.")],
     whole_curves: Annotated[bool, typer.Option("--curves", help="One row a point instead of one row a run.")] = False,
     target: TargetOption = None,
+    settings: SettingOption = None,
     as_json: Json = False,
 ) -> None:
     """Write the runs of a study, or all their curves, as a table."""
-    rows = exporting.export(study, to, whole_curves=whole_curves, target=target)
+    rows = exporting.export(study, to, whole_curves=whole_curves, **asked(target=target, settings=settings))
     if as_json:
         print_json({"file": str(to), "rows": rows})
     else:

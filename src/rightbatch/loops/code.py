@@ -19,6 +19,9 @@ from rightbatch.wording import DIRECTION_UNKNOWN
 
 _END = object()
 
+SLACK = 0.05
+"""The share of examples by which a loop may be off its batch schedule: batches at the end of a pass may be smaller."""
+
 
 class Enough(GeneratorExit):
     """Leaves a loop that has been timed. `except Exception` in the loop does not catch it, and `finally` runs."""
@@ -134,14 +137,31 @@ def completed(yielded: Any, loop: Loop, given: LoopTrial) -> Point:
             f"Give one, or set target_quantity='valid_metric'."
         )
     own_seconds = real(yielded.seconds, "seconds") or 0.0
+    planned = round(given.batch_schedule.examples_after(step))
+    told = whole(yielded.examples, "examples of a point")
+    batch_size, learning_rate = given.at(planned)
+    _check_grown(loop, given, step, planned, told)
     return Point(
         step=step,
-        examples=whole(yielded.examples, "examples of a point") or step * given.batch_size,
+        examples=told or planned,
         seconds=own_seconds if own_seconds > 0 else given.clock.seconds(),
         train_loss=real(yielded.train_loss, "train_loss"),
         valid_loss=valid_loss,
         valid_metric=valid_metric,
-        batch_size=whole(yielded.batch_size, "batch_size of a point") or given.batch_size,
-        learning_rate=real(yielded.learning_rate, "learning_rate") or given.learning_rate,
+        batch_size=whole(yielded.batch_size, "batch_size of a point") or batch_size,
+        learning_rate=real(yielded.learning_rate, "learning_rate") or learning_rate,
         test_metric=real(yielded.test_metric, "test_metric"),
     )
+
+
+def _check_grown(loop: Loop, given: LoopTrial, step: int, planned: int, told: int) -> None:
+    """Refuse a loop whose batches do not grow although they are to: nothing else would show it."""
+    if given.batch_schedule.at(planned) is given.batch_schedule.phases[0]:
+        return
+    if not told or abs(told - planned) > SLACK * planned:
+        seen = f"{told:,} examples after step {step}" if told else f"step {step} without its examples"
+        raise WorkloadError(
+            f"The loop {loop.called!r} yielded {seen}, where by its batch schedule ({given.batch_schedule}) it has "
+            f"seen {planned:,}. Take the size and the rate of every step from trial.at(examples), and yield "
+            f"rightbatch.Point(step, examples=...)."
+        )

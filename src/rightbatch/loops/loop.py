@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rightbatch import curves
+from rightbatch.batch_schedule import SETTING, schedule_of
 from rightbatch.errors import WorkloadError
 from rightbatch.loops.clock import PAUSED, Clock
 from rightbatch.loops.points import whole
@@ -55,7 +56,9 @@ class Loop:
     direction: Whether a better metric is larger ("max") or smaller ("min"). None: no metric but the loss is yielded.
     target: The value to be reached, of `target_quantity`.
     present: The batch size and learning rate that the person trains with now.
-    settings: Named numbers or strings that a trial may change, with their defaults.
+    settings: Named numbers or strings that a trial may change, with their defaults. With `{"batch_schedule": ""}` the
+        loop says that it takes the size and the rate of every step from `trial.at(examples)`, so that `find --schedule`
+        can have its batches grow; its points then tell their `examples`.
 
     Raises
     ------
@@ -99,8 +102,13 @@ class Loop:
         """A trial with every declared setting and the planned length. Raises `WorkloadError` for an unknown setting."""
         return completed(trial, self.settings, self.planned_examples, f"loop {self.called!r}")
 
+    @property
+    def follows_schedule(self) -> bool:
+        """Whether it says that it takes sizes and rates from `LoopTrial.at`."""
+        return SETTING in self.settings
+
     def facts(self) -> WorkloadFacts:
-        """What is known of the loop without running it."""
+        """What is known of the loop without running it. A batch schedule is no setting of which steps take longer."""
         return WorkloadFacts(
             name=self.called,
             train_examples=self.train_examples,
@@ -112,7 +120,7 @@ class Loop:
             target=self.target,
             target_quantity=self.target_quantity,
             present=self.present,
-            settings=Settings(self.settings),
+            settings=Settings({name: value for name, value in self.settings.items() if name != SETTING}),
             source=source_hash(self.train),
             lacks=LACKS,
         )
@@ -134,6 +142,7 @@ class LoopTrial:
     batch_size, learning_rate, seed: What to train with.
     planned_examples, planned_steps: The planned length in examples seen and in optimizer steps; None if there is none.
     settings: Every declared setting by name.
+    batch_schedule: The batch sizes as they are planned to change; one phase where they do not.
     """
 
     def __init__(self, trial: Trial, *, first_examples: int = FIRST_RUNG_BATCHES * USUAL_BATCH_SIZE) -> None:
@@ -141,15 +150,22 @@ class LoopTrial:
         self.learning_rate = trial.learning_rate
         self.seed = trial.seed
         self.planned_examples = trial.planned_examples or None
-        self.planned_steps = trial.planned_steps if self.planned_examples else None
         self.settings: Mapping[str, Setting] = trial.settings
+        self.batch_schedule = schedule_of(trial)
         self.clock = Clock()
-        self._rungs = (
-            iter(curves.rungs_in_steps(self.planned_examples, self.batch_size))
-            if self.planned_examples
-            else curves.open_rungs(first_examples, self.batch_size)
-        )
+        planned = self.planned_examples
+        self.planned_steps = self.batch_schedule.steps_near([planned])[0] if planned else None
+        marks = curves.ladder(planned) if planned else curves.open_ladder(first_examples)
+        self._rungs = self.batch_schedule.rungs(marks)
         self._next = next(self._rungs)
+
+    def at(self, examples: int) -> tuple[int, float]:
+        """Batch size and learning rate of the step that begins after so many examples.
+
+        Those of the trial, unless it has a batch schedule.
+        """
+        phase = self.batch_schedule.at(examples)
+        return phase.batch_size, self.learning_rate * phase.rate_factor
 
     def due(self, step: int) -> bool:
         """Whether to evaluate and yield a point now that `step` optimizer steps were made, counted from 1.

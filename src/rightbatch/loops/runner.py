@@ -27,8 +27,8 @@ class LoopRunner:
     """
 
     def __init__(self, loop: Loop, settings: Mapping[str, Setting] | None = None) -> None:
-        self.loop, self._settings = loop, Settings(settings).other_than(loop.settings)
-        self._facts = loop.facts()
+        self.loop, self._facts = loop, loop.facts()
+        self._settings = Settings(settings).other_than(self._facts.settings)
         # Once: a loop may import torch, or set its threads, only while it runs.
         torch = sys.modules.get("torch")
         self._environment = Environment(
@@ -49,6 +49,11 @@ class LoopRunner:
     @property
     def environment(self) -> Environment:
         return self._environment
+
+    @property
+    def changes_batch_size(self) -> bool:
+        """See `rightbatch.runner.ChangesBatchSize`."""
+        return self.loop.follows_schedule
 
     def offers(self, trial: Trial) -> bool:
         return suits(trial, self.loop.train_examples, self.loop.settings)

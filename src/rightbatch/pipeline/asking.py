@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from rightbatch.errors import InputError
 from rightbatch.records import Direction, Setting, Target, check_present, to_json
 from rightbatch.store import Study
 
@@ -21,7 +23,7 @@ class Ask:
     `objective`: None is "time". `direction` and `train_examples` are for a loop or a command, which does not say them
     itself.
 
-    Raises `InputError` for a present choice that is none.
+    Raises `InputError` for a present choice that is none, and for a target or a cost that is no finite number.
     """
 
     objective: str | None = None
@@ -39,6 +41,10 @@ class Ask:
 
     def __post_init__(self) -> None:
         check_present(self.present)
+        for name in ("target", "at_seconds", "at_examples"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise InputError(f"{name} is a finite number, got {value}.")
 
     def said(self) -> dict[str, Any]:
         """What is said at all, by name."""

@@ -58,6 +58,7 @@ class Desk:
         self._aside: dict[Trial, Run] = {}  # paused too, but only their states are kept
         self._wanted: dict[Trial, Advance] = {}  # to go on as soon as the worker that holds them is free
         self._kills = Kills()
+        self._over: set[Trial] = set()  # at their end or at the target: nothing is to be learned from them anew
         self._asked: tuple[Evidence, int] | None = None
         self._charged = time.monotonic()
 
@@ -77,8 +78,7 @@ class Desk:
             if self._asked is not None and self._asked[0] is self.evidence and self._asked[1] == under_way:
                 return ""
             self._asked = (self.evidence, under_way)
-            trials = (*(task.run.trial for task in self.active), *self._wanted)
-            pending = frozenset((trial.batch_size, trial.learning_rate, trial.seed) for trial in trials)
+            pending = frozenset((*(task.run.trial for task in self.active), *self._wanted))
             action_now = strategy(replace(self.evidence, pending=pending) if pending else self.evidence)
             if isinstance(action_now, Done):
                 return action_now.why
@@ -104,8 +104,7 @@ class Desk:
                 self._watch(task.run, task.action.why, self.evidence)
                 check_start(self.evidence, outcome)
                 stop = self._judge(task)
-                if task.action.branches and (state := task.state()) is not None:
-                    self._beginnings.trunks.keep(task.run.trial, task.run.points, state)
+                self._keep_for_others(task)
         except StateError as error:  # damaged, or of an earlier version: the run will be made anew
             stop = Stop(StopReason.INTERRUPTED, str(error))
             self._study.drop_state(task.run.identifier, stop)
@@ -117,6 +116,8 @@ class Desk:
         if stop is not None:
             run = self._end(task, stop)
             self._kills.count(run)
+            if stop.reason is StopReason.FINISHED or stop.message == curves.REACHED:
+                self._over.add(run.trial)
             self._tell(run, task.action.why)
         elif task.action.pause is not None and task.action.pause(task.run.points) is not None:
             self._pause(task)
@@ -155,6 +156,7 @@ class Desk:
         if trial in self._paused:
             self._go_on(trial, action)
         else:
+            assert trial not in self._over, f"a strategy asks again for a run that is over: {trial}"
             self._aside.pop(trial, None)
             task, self.evidence = self._beginnings.begin(trial, action, self.evidence)
             self.active.append(task)
@@ -185,6 +187,12 @@ class Desk:
         if late or task.unsaved_seconds > STATE_SECONDS:
             self._save(task)
         return Stop(StopReason.OUT_OF_BUDGET) if late else None
+
+    def _keep_for_others(self, task: Task) -> None:
+        """Keep the state of a run that others may branch from."""
+        trunks = self._beginnings.trunks
+        if task.action.branches and not trunks.in_vain and (state := task.state()) is not None:
+            trunks.keep(task.run.trial, task.run.points, state)
 
     def _save(self, task: Task) -> bool:
         """Keep the state of a run after its last point; False where it has none."""

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from rightbatch import curves, tables
+from rightbatch.batch_schedule import schedule_of
 from rightbatch.evidence import Evidence
 from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.show import evidence_of
+from rightbatch.records import Point, Run
 from rightbatch.store import Study
 
 RUN_COLUMNS = (
@@ -35,9 +37,10 @@ RUN_COLUMNS = (
 def export(path: str | Path, to: str | Path, *, whole_curves: bool = False, **asked: Any) -> int:
     """Write the runs of a study (or every point of them) to a CSV, CSV.gz or Parquet file; the number of rows.
 
-    `seconds` are training seconds: steps times the median step time where the size was profiled. In curves the metric
-    is higher-is-better (negated where the workload's is not), and the point before training is left out: such a table
-    can be run again with `rightbatch find TABLE`.
+    `seconds` are training seconds: steps times the median step time of the run's settings where the size was profiled.
+    Curves are those of the settings that are asked for, one of each trial; their metric is higher-is-better (negated
+    where the workload's is not), and the point before training is left out: such a table can be run again with
+    `rightbatch find TABLE`.
     """
     with Study.open(path) as study:
         evidence = evidence_of(study, Ask(**asked))
@@ -48,7 +51,7 @@ def export(path: str | Path, to: str | Path, *, whole_curves: bool = False, **as
 
 def _points(evidence: Evidence) -> Iterator[dict[str, Any]]:
     sign = 1 if evidence.facts.direction == "max" else -1
-    for run in evidence.runs:
+    for run in evidence.relevant:
         for point in run.points:
             if point.step == 0:
                 continue
@@ -59,7 +62,7 @@ def _points(evidence: Evidence) -> Iterator[dict[str, Any]]:
                 "seed": run.trial.seed,
                 "step": point.step,
                 "examples": point.examples,
-                "seconds": _seconds(evidence, run.trial.batch_size, point.step, point.seconds),
+                "seconds": _seconds(evidence, run, point),
                 "train_loss": point.train_loss,
                 "valid_loss": point.valid_loss,
                 "valid_metric": None if point.valid_metric is None else sign * point.valid_metric,
@@ -72,7 +75,6 @@ def _runs(evidence: Evidence) -> Iterator[dict[str, Any]]:
         last = run.points[-1] if run.points else None
         # What a length-bound run crosses on its way says nothing: its end does, in the columns of steps and metric.
         found = None if evidence.facts.length_bound else evidence.crossing(run)
-        step_seconds = evidence.step_seconds(run.trial.batch_size)
         yield {
             "workload": evidence.facts.name,
             "batch_size": run.trial.batch_size,
@@ -84,15 +86,21 @@ def _runs(evidence: Evidence) -> Iterator[dict[str, Any]]:
             "message": run.stop.message if run.stop else "",
             "steps": last.step if last else 0,
             "examples": last.examples if last else 0,
-            "seconds": _seconds(evidence, run.trial.batch_size, last.step, last.seconds) if last else 0.0,
+            "seconds": _seconds(evidence, run, last) if last else 0.0,
             "wall_seconds": run.wall_seconds,
             "best_valid_metric": curves.best_value(run.points, "valid_metric", evidence.facts.direction),
             "steps_to_target": found.steps if found else None,
             "examples_to_target": found.examples if found else None,
-            "seconds_to_target": found.steps * step_seconds if found and step_seconds else None,
+            "seconds_to_target": _of_run(evidence, run, found.steps, found.examples) if found else None,
         }
 
 
-def _seconds(evidence: Evidence, batch_size: int, step: int, measured: float) -> float:
-    step_seconds = evidence.step_seconds(batch_size)
-    return step * step_seconds if step_seconds is not None else measured
+def _seconds(evidence: Evidence, run: Run, point: Point) -> float:
+    seconds = _of_run(evidence, run, point.step, point.examples)
+    return point.seconds if seconds is None else seconds
+
+
+def _of_run(evidence: Evidence, run: Run, steps: float, examples: float) -> float | None:
+    """By the step times of its own settings, of every batch size that it had."""
+    own = evidence.with_settings(run.trial.settings)
+    return own.seconds.of_run(schedule_of(run.trial), steps, examples)

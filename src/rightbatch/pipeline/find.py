@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rightbatch.answer import Recommendation
+from rightbatch.answer import Caution, Recommendation
 from rightbatch.evidence import Evidence
 from rightbatch.growth import fixed_plan, growth_of
 from rightbatch.pipeline import outlook
@@ -34,6 +34,7 @@ from rightbatch.pipeline.setting_up import (
 )
 from rightbatch.recommend import recommend
 from rightbatch.records import Settings
+from rightbatch.report import units
 from rightbatch.runner import Runner
 from rightbatch.search.adaptive import Adaptive
 from rightbatch.search.out_of_reach import while_nearer
@@ -95,7 +96,7 @@ def find(
     limit: What training may hold of memory, in bytes or as a text ("8GB"): what fits in one pass is found first, and
         larger batches are accumulated. None: the same as soon as a size does not fit into what is free.
     schedule: Whether a batch that grows while training is searched too, from the best fixed size, and judged beside it
-        with fresh seeds: about eight runs to search, up to twelve to judge.
+        with fresh seeds: about seven runs to search, up to twelve to judge.
     changed_code: What to do where the code of the workload has changed since its study began: "refuse", or "mix".
     watch, foresee: Are told of every new point; and before the first run, roughly how long it will take.
     asked: The question, where it differs from the workload's: `objective`, `target` ..., the fields of `Ask`.
@@ -139,7 +140,7 @@ def find(
             runner = fitting(kept, workload, how, limit, ran)
             measure_step_times(kept, runner, timed, budget_seconds=share)
         evidence = pose(kept, runner, ask, watch, range(seeds))
-        strategy = while_nearer(_strategy(runner, evidence, ask, sizes, range(seeds)))
+        strategy = while_nearer(_strategy(runner, evidence, ask, sizes, range(seeds)), sizes)
         if recorded_rates(runner) is None:
             few = suits_few_runs(evidence)
             foresee(outlook.of_few_runs(evidence) if few else outlook.of_adaptive(sizes, seeds, evidence))
@@ -166,7 +167,9 @@ def find(
         answer = beside_other_settings(
             replace(answer, growth=growth_of(evidence, fixed_plan(answer.batch_size, answer.learning_rate))), evidence
         )
-        answer = replace(answer, cautions=(*answer.cautions, *cautions_of_fitting(kept, runner)))
+        untimed = tuple(size for size in sizes if evidence.step_times and evidence.step_seconds(size) is None)
+        said = [Caution.NOT_TIMED.value.format(units.sizes(untimed))] if untimed else []
+        answer = replace(answer, cautions=(*answer.cautions, *said, *cautions_of_fitting(kept, runner)))
         if models and (path := winner(models, evidence, answer)):
             answer = replace(answer, model=str(path))
         kept.add_answer(answer)

@@ -16,7 +16,7 @@ from rightbatch.pipeline.profile import default_sizes
 from rightbatch.pipeline.searching import forecast_of
 from rightbatch.question import Objective
 from rightbatch.recommend import parse_objective
-from rightbatch.runner import ChangesBatchSize, Runner
+from rightbatch.runner import Runner, changes_batch_size
 from rightbatch.search.growing import Growing
 from rightbatch.search.strategy import Strategy
 from rightbatch.store import Study
@@ -33,10 +33,11 @@ NO_FIXED = "no fixed batch size reached the target"
 def check_growing(runner: Runner, ask: Ask) -> None:
     """Raise `InputError` where no schedule can be searched, before anything is measured."""
     name = runner.facts.name
-    if not isinstance(runner, ChangesBatchSize):
+    if not changes_batch_size(runner):
         raise InputError(
-            f"--schedule trains with batches that grow, which only a rightbatch.Workload can; {name!r} draws its "
-            f"batches itself. Leave it out, or use rightbatch.AdaptiveBatchSampler in your own loop."
+            f"--schedule trains with batches that grow; {name!r} draws its batches itself. In a loop take the size and "
+            f"the rate of every step from trial.at(examples), and say so: rightbatch.Loop(train, settings="
+            f"{{'{SETTING}': ''}}). Or leave it out."
         )
     if runner.facts.length_bound:
         raise InputError(

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from rightbatch import curves
 from rightbatch.answer import Recommendation
-from rightbatch.evidence import Evidence
+from rightbatch.evidence import FRESH_SEED, Evidence
 from rightbatch.pipeline.desk import Watch, weights_path
 from rightbatch.records import Run
 
-KEPT_CELLS = 3
-"""The models of so many cells, the cheapest, stay on the disk while a search goes on."""
+KEPT_CELLS, MAY_WIN = 3, 2.0
+"""The models of so many cells, the cheapest, stay on the disk while a search goes on, and of those that cost at most so
+many times the least: a search of few runs chooses by all runs together, and not the cell whose own are the cheapest."""
 
 
 def models_folder(study: Path) -> Path:
@@ -31,13 +32,13 @@ def pruning(folder: Path, watch: Watch) -> Watch:
 
 
 def prune(folder: Path, evidence: Evidence) -> None:
-    """Delete the weights of runs that are not of the cheapest cells."""
-    cheapest = sorted((cell for cell in evidence.cells if cell.reaches), key=lambda cell: cell.mean)[:KEPT_CELLS]
-    kept = {
-        weights_path(folder, run.identifier)
-        for cell in cheapest
-        for run in evidence.runs_at(cell.batch_size, cell.learning_rate)
+    """Delete the weights of runs whose cell will not be chosen; one that was trained with a fresh seed has been."""
+    cheapest = sorted((cell for cell in evidence.cells if cell.reaches), key=lambda cell: cell.mean)
+    near = [cell for k, cell in enumerate(cheapest) if k < KEPT_CELLS or cell.mean <= MAY_WIN * cheapest[0].mean]
+    chosen = {(cell.batch_size, cell.learning_rate) for cell in near} | {
+        (run.trial.batch_size, run.trial.learning_rate) for run in evidence.relevant if run.trial.seed >= FRESH_SEED
     }
+    kept = {weights_path(folder, run.identifier) for cell in chosen for run in evidence.runs_at(*cell)} if near else ()
     if kept:  # before anything reaches the target, nobody knows which run matters
         for path in folder.glob("run-*.pt"):
             if path not in kept:

@@ -17,10 +17,10 @@ from rightbatch.pipeline.asking import Ask, keep_asked
 from rightbatch.pipeline.desk import Watch, unwatched
 from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.runners import as_given
-from rightbatch.question import Question
+from rightbatch.question import Objective, Question
 from rightbatch.recommend import parse_objective
 from rightbatch.records import Run, Settings, Target, Trial, WorkloadFacts
-from rightbatch.runner import ChangesBatchSize, Runner, check_settings
+from rightbatch.runner import Runner, changes_batch_size, check_settings
 from rightbatch.search.strategy import fixed
 from rightbatch.store import Study
 
@@ -29,6 +29,9 @@ GAIN_FORGONE = 0.02
 
 USUAL_RATES = {"SGD": 0.1, "SGD momentum": 0.03, "Adam": 0.001}
 """Where to begin when nobody says at which rate they train now."""
+
+RATE_OF_UNKNOWN = 0.001
+"""The same, by an optimizer of which nothing is known: hardly any diverges there."""
 
 
 # ------------------------------------------------------------------------------------------------------- studies
@@ -100,9 +103,16 @@ def ask_of(study: Study, runner: Runner, ask: Ask) -> None:
             f"The rate of {facts.name!r} changes along a run, so runs cannot be compared at --at-seconds or "
             f"--at-examples on their way. Choose the objective time, examples or steps."
         )
-    also = {SETTING} if isinstance(runner, ChangesBatchSize) else set()
+    also = {SETTING} if changes_batch_size(runner) else set()
     check_settings(set(ask.settings or ()) - also, facts.settings, f"workload {facts.name!r}")
-    question(ask, stated_target(study, ask) or _unreachable(facts))
+    target = stated_target(study, ask)
+    asked = question(ask, target or _unreachable(facts))
+    derived = target is None and asked.objective is not Objective.METRIC
+    if derived and facts.present is None and usual_rate(facts.optimizer) is None:
+        raise InputError(
+            f"Nobody says what a run of {facts.name!r} should reach, nor what it is trained with now, which a target "
+            f"could be taken from. Give --target, or --present SIZE,RATE."
+        )
     keep_asked(study, ask)
 
 
@@ -224,7 +234,7 @@ def facts_as_asked(facts: WorkloadFacts, ask: Ask) -> WorkloadFacts:
 
 def _derive_target(study: Study, runner: Runner, facts: WorkloadFacts, watch: Watch, seed: int) -> Target:
     """What the present choice reaches at its planned length, less 2 % of its gain."""
-    size, rate = facts.present or (32, usual_rate(facts.optimizer))
+    size, rate = first_choice(facts)
     quantity = facts.target_quantity
     direction = facts.quantity_direction(quantity)
     trial = Trial(size, rate, seed, facts.planned_examples)
@@ -278,12 +288,12 @@ def check_sizes(facts: WorkloadFacts, batch_sizes: Sequence[int]) -> None:
         )
 
 
-def usual_rate(optimizer: str) -> float:
-    """The rate to begin at for an optimizer nobody said a rate for."""
+def usual_rate(optimizer: str) -> float | None:
+    """The rate to begin at for an optimizer nobody said a rate for; None for one that is not known."""
     known = [rate for name, rate in USUAL_RATES.items() if optimizer.startswith(name)]
-    return known[-1] if known else 0.001
+    return known[-1] if known else None
 
 
 def first_choice(facts: WorkloadFacts) -> tuple[int, float]:
     """The size and rate to begin at: what the person trains with now, else 32 and the optimizer's usual rate."""
-    return facts.present or (32, usual_rate(facts.optimizer))
+    return facts.present or (32, usual_rate(facts.optimizer) or RATE_OF_UNKNOWN)

@@ -20,9 +20,12 @@ class Trunks:
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._most, self._bytes = most_bytes, 0
         self._kept: deque[Kept] = deque()
+        self.in_vain = False
+        """Whether a single state is too large to be kept."""
 
     def keep(self, trial: Trial, points: tuple[Point, ...], state: bytes) -> None:
         """Take in the state of a run after its last point."""
+        self.in_vain = len(state) > self._most
         self._kept.append((trial, points, state))
         self._bytes += len(state)
         while self._bytes > self._most:

@@ -32,9 +32,14 @@ def growth_text(growth: Growth) -> str:
 
 def _unjudged(growth: Growth) -> str:
     """Where no plan was worth fresh seeds."""
+    if all(row.times_the_fixed is None for row in growth.tried):
+        return (
+            f"No growing batch is known to be faster: {counted(len(growth.tried), 'plan')} tried, each given up as "
+            f"soon as it had cost as much as the fixed batch size."
+        )
     plan = plan_text(growth.batch_size, growth.learning_rate, growth.schedule)
     return (
-        f"No growing batch is known to be faster: of {counted(len(growth.tried), 'plan')} that was tried the cheapest, "
+        f"No growing batch is known to be faster: of {counted(len(growth.tried), 'plan')} tried the cheapest, "
         f"{plan}, costs {units.significant(growth.times_the_fixed.estimate)} times the fixed batch size, and was not "
         f"run with fresh seeds."
     )

@@ -116,8 +116,9 @@ def _said(report: MemoryReport) -> list[tuple[str, str]]:
             said.append(("caution", text))
     for saving in savings(report):
         said.append(("predicted", f"{saving.what}: {saving.batch_size:,} would fit in one pass (not run)"))
-    took = sum(probe.seconds for probe in report.probes)
-    said.append(("cost", f"{units.seconds(took)} in all, of which {units.seconds(report.wall_seconds)} now"))
+    earlier = sum(probe.seconds for probe in report.probes) - report.wall_seconds
+    before = f", and {units.seconds(earlier)} before" if earlier > 1 else ""
+    said.append(("cost", f"{units.seconds(report.wall_seconds)} now{before}"))
     return said
 
 

@@ -74,6 +74,8 @@ def _said(now: Interval, at_target: bool, prior: Interval | None, critical: Inte
                 f"examples and 1.25 times the fewest steps",
             )
         )
+    elif not now.low:
+        said.append((when, "how large the noise scale is these steps do not tell: more would"))
     else:
         said.append(
             (

@@ -94,14 +94,16 @@ def _correlations(found: Across) -> Table | Text:
     if not names:
         return Text("fewer than six runs, or all alike: no rank correlation", style="dim")
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("rank correlation", "with the gap", "with the metric", "runs"):
+    for title in ("rank correlation", "with the gap", "with the metric", "runs", "sizes"):
         table.add_column(title, justify="left" if title == "rank correlation" else "right", no_wrap=True)
     for name in names:
         gap, quality = found.with_gap[name], found.with_quality[name]
-        table.add_row(name, _correlation(gap), _correlation(quality), f"{gap.pairs}")
+        table.add_row(name, _correlation(gap), _correlation(quality), f"{gap.pairs}", f"{gap.groups}")
     return table
 
 
 def _correlation(one: RankCorrelation) -> str:
     interval = one.interval()
+    if interval.low is None or interval.high is None:
+        return f"{one.correlation:+.2f}"
     return f"{one.correlation:+.2f} [{interval.low:+.2f}, {interval.high:+.2f}]"

@@ -16,6 +16,11 @@ FIRST_WITH_METRICS = 4
 FIRST_WITH_MEMORY = 5
 FIRST_WITH_WEIGHTS = 6
 FIRST_WITH_UNFINISHED = FIRST_WITH_QUESTIONS = 7
+ADDED_COLUMNS = (
+    ("gradient_samples", "metric", "TEXT NOT NULL DEFAULT 'plain'"),
+    ("step_times", "unfinished", "BOOLEAN NOT NULL DEFAULT 0"),
+)
+"""Those that a table had not when it was made first: table, column, kind."""
 FORMAT = "rightbatch study"
 
 schema = sa.MetaData()

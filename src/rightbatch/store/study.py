@@ -95,7 +95,6 @@ class Study(Reading):
             study = cls(path, engine, lock)
             if write:
                 study._raise_schema(engine)
-                study._execute(schema.study.update().values(schema_version=schema.SCHEMA_VERSION))
                 study._close_orphans()
         except BaseException:
             if lock:
@@ -163,6 +162,8 @@ class Study(Reading):
     def add_points(self, run: int, points: Sequence[Point]) -> None:
         """Add points of a run, committed together."""
         rows = [{"run_id": run, **{f.name: getattr(point, f.name) for f in fields(point)}} for point in points]
+        if not rows:
+            return
         with self._writing() as connection:
             connection.execute(schema.points.insert(), rows)
 
@@ -254,6 +255,8 @@ class Study(Reading):
             }
             for sample in samples
         ]
+        if not rows:
+            return
         with self._writing() as connection:
             connection.execute(table.insert(), rows)
 
@@ -297,12 +300,14 @@ class Study(Reading):
     # ------------------------------------------------------------------------------------------------- private
 
     def _raise_schema(self, engine: sa.Engine) -> None:
-        """What a file of an earlier version does not have yet."""
-        if self._schema_version == schema.FIRST_WITH_GRADIENT_SAMPLES:
-            self._execute(sa.text("ALTER TABLE gradient_samples ADD COLUMN metric TEXT NOT NULL DEFAULT 'plain'"))
-        if self._schema_version < schema.FIRST_WITH_UNFINISHED:
-            self._execute(sa.text("ALTER TABLE step_times ADD COLUMN unfinished BOOLEAN NOT NULL DEFAULT 0"))
+        """What a file of an earlier version does not have yet, or not all of it, where this was killed half way."""
+        if self._schema_version == schema.SCHEMA_VERSION:
+            return
         schema.schema.create_all(engine)
+        for table, column, kind in schema.ADDED_COLUMNS:
+            if column not in {known["name"] for known in sa.inspect(engine).get_columns(table)}:
+                self._execute(sa.text(f"ALTER TABLE {table} ADD COLUMN {column} {kind}"))
+        self._execute(schema.study.update().values(schema_version=schema.SCHEMA_VERSION))
 
     def _close_orphans(self) -> None:
         """Runs that a killed process left open: nobody writes them any more, since the lock is ours."""

@@ -108,7 +108,8 @@ FIGURES: tuple[Figure, ...] = (
         "growing",
         "A batch that grows while training",
         "Blue: the fixed sizes, each at its best rate. A line: a plan that was tried, from its first to its last batch "
-        "size, at its cost. Green: the best plan, by fresh seeds. Plans that missed the target are left out.",
+        "size, at its cost; dashed where it was given up, as dearer than the best. Green: the best plan, by fresh "
+        "seeds.",
         growing_data,
         draw_growing,
         tell_growing,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 
@@ -25,6 +26,14 @@ from rightbatch.report.figures.sweet_spot import AXIS, ROOM, sweet_spot_data
 from rightbatch.report.growth import growth_text
 from rightbatch.report.sheet import Sheet
 
+GIVEN_UP, REACHED, FRESH = "given up: more than this", "to the target", "to the target, fresh seeds"
+LOOKS: dict[str, dict[str, Any]] = {
+    GIVEN_UP: {"color": GREY, "strokeWidth": 1.5, "strokeDash": [3, 3]},
+    REACHED: {"color": GREY, "strokeWidth": 1.5},
+    FRESH: {"color": GREEN, "strokeWidth": 4},
+}
+"""How a plan is known, and its line."""
+
 
 def can_grow(sheet: Sheet) -> bool:
     """Whether a growing batch can be searched: runs to a target, of a workload whose batches are drawn here."""
@@ -33,23 +42,26 @@ def can_grow(sheet: Sheet) -> bool:
 
 
 def growing_data(sheet: Sheet) -> list[Row]:
-    """A row a plan that got to the target: from which size to which, and its cost; the best one by fresh seeds."""
+    """A row a plan: from which size to which, and its cost, at least where it was given up; the best by fresh seeds."""
     growth = sheet.answer.growth
     if growth is None:
         return []
     fixed = sheet.answer.cost.estimate
     best = growth.batch_size, growth.learning_rate, growth.schedule
     rows = [
-        {"plan": plan_text(*plan), "times the fixed": row.times_the_fixed, "seeds": row.seeds, "fresh": False}
+        {"plan": plan_text(*plan), "times the fixed": times, "seeds": row.seeds, "how": how}
         | _ends(*plan)
-        | {"cost": fixed * row.times_the_fixed}
+        | {"cost": fixed * times}
         for row in growth.tried
-        if row.times_the_fixed is not None and (plan := (row.batch_size, row.learning_rate, row.schedule)) != best
+        if (plan := (row.batch_size, row.learning_rate, row.schedule)) != best
+        for times, how in ((row.times_the_fixed, REACHED), (row.more_than, GIVEN_UP))
+        if times is not None
     ]
     times = growth.times_the_fixed.estimate
-    fresh = growth.seeds > 0
-    seeds = growth.seeds or next(row.seeds for row in growth.tried if row.times_the_fixed == times)
-    chosen = {"plan": plan_text(*best), "times the fixed": times, "seeds": seeds, "fresh": fresh}
+    row = next((one for one in growth.tried if (one.batch_size, one.learning_rate, one.schedule) == best), None)
+    how = FRESH if growth.seeds else GIVEN_UP if row is not None and row.times_the_fixed is None else REACHED
+    seeds = growth.seeds or (row.seeds if row is not None else 0)
+    chosen = {"plan": plan_text(*best), "times the fixed": times, "seeds": seeds, "how": how}
     return [*rows, chosen | _ends(*best) | {"cost": fixed * times}]
 
 
@@ -66,15 +78,11 @@ def draw_growing(sheet: Sheet, rows: Sequence[Row]) -> alt.LayerChart:
         base.mark_line(color=BLUE, strokeWidth=2, opacity=0.6).encode(x=x, y=y),
         *points(fixed, x, y, size=40),
     ]
-    for fresh, colour, width in ((False, GREY, 1.5), (True, GREEN, 4)):
-        plans = alt.Chart(values([row for row in rows if row["fresh"] is fresh]))
-        layers.append(
-            plans.mark_rule(color=colour, strokeWidth=width).encode(
-                x=size_axis("from"), x2="to:Q", y=log_axis("cost", None, ROOM)
-            )
-        )
+    for how, look in LOOKS.items():
+        plans = alt.Chart(values([row for row in rows if row["how"] == how]))
+        layers.append(plans.mark_rule(**look).encode(x=size_axis("from"), x2="to:Q", y=log_axis("cost", None, ROOM)))
     best = rows[-1]
-    if best["fresh"]:
+    if best["how"] == FRESH:
         layers.append(mark(best["to"], best["cost"], "cost", "grown", GREEN, x, y))
     return layered(layers)
 

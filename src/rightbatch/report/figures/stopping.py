@@ -64,8 +64,10 @@ def _patiences(evidence: Evidence, winners: dict[int, dict[str, npt.NDArray[np.f
         if unit in ("evaluations", "epochs"):
             candidates: list[float] = list(EVALUATIONS if unit == "evaluations" else EPOCHS)
         else:
+            shortest = min((float(age) for ages in winners.values() for age in ages[unit] if age > 0), default=1.0)
             top = math.ceil(math.log10(max(1.0, longest)))
             candidates = [factor * 10.0**power for power in range(top + 1) for factor in DECADES]
+            candidates = [one for one in candidates if one >= shortest]  # a shorter one is as good as that
         beyond = next((k for k, patience in enumerate(candidates) if patience > longest), len(candidates) - 1)
         found[unit] = candidates[max(0, beyond + 1 - MOST_PATIENCES) : beyond + 1]
     return found
