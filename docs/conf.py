@@ -10,7 +10,7 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from written import api, commands, papers, records  # noqa: E402 - they lie beside this file
+from written import api, commands, papers  # noqa: E402 - they lie beside this file
 
 project = "rightbatch"
 author = "The rightbatch developers"
@@ -38,6 +38,13 @@ def write_pages() -> None:
 
 OUTSIDE = re.compile(r"(!?)\[([^\]]*)\]\(((?:\.\./)+)([^)#]*)[^)]*\)")
 PAGE_OF_PAPER = re.compile(r"reproductions/results/([\w-]+)-(?:smoke|small|paper)\.html")
+PAGE_OF_FILE = {
+    "reproductions/README.md": "reference/papers/index.md",
+    "src/rightbatch/workload.py": "reference/api/bring.md",
+    "src/rightbatch/pipeline/profile.py": "reference/api/ask.md",
+    "src/rightbatch/controllers/contract.py": "reference/api/modules.md",
+}
+"""Of what is written anew at every build: in the repository the file is read instead."""
 LISTS = ("rules/README", "decisions/README")
 """Pages that list the others of their folder."""
 
@@ -53,9 +60,11 @@ def as_site(app: object, name: str, source: list[str]) -> None:
             return found[0]
         if paper := PAGE_OF_PAPER.fullmatch(path):
             return f"[{text}](/reference/papers/{paper[1]}.md)"
+        if path in PAGE_OF_FILE:
+            return f"[{text}](/{PAGE_OF_FILE[path]})"
         return f"{text} (`{path}`)"
 
-    source[0] = OUTSIDE.sub(seen, records.with_numbers(source[0]))
+    source[0] = OUTSIDE.sub(seen, source[0])
     if name in LISTS:
         source[0] += "\n```{toctree}\n:hidden:\n:glob:\n\n*\n```\n"
 
