@@ -598,7 +598,9 @@ def test_a_trial_that_cannot_be_run_is_refused_at_its_start():
 
 def test_an_error_while_steps_are_timed_says_so():
     runner = WorkloadRunner(workload(loss=raises(ValueError, "nineteen")))
-    with pytest.raises(WorkloadError, match=r"raised ValueError: nineteen \(while measuring step times\)"):
+    with pytest.raises(
+        WorkloadError, match=r"raised ValueError: nineteen \(while measuring step times at batch size 8\)"
+    ):
         list(runner.step_times([8], rounds=1))
 
 

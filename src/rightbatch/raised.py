@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import warnings
+from collections.abc import Mapping
 
 from rightbatch.errors import RightbatchError, WorkloadError
 
@@ -41,3 +43,9 @@ class explained:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, RightbatchError | MemoryExhausted):
             raise in_our_terms(error, "The workload", self._where) from error
+
+
+def tell_left_out(failures: Mapping[int, object]) -> None:
+    """Warn of the batch sizes at which a person's code failed while it was timed."""
+    for size, failure in failures.items():
+        warnings.warn(f"No step could be timed at batch size {size}: {failure}", stacklevel=3)

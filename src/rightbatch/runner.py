@@ -181,6 +181,8 @@ class Runner(Protocol):
         """Measure seconds per step at each batch size, sizes in turn.
 
         The records of a size come as its repeats do, each with all of them so far: the last one is not `unfinished`.
+        A size that does not fit into memory gets none; nor does one at which the person's code fails, with a warning.
+        Raises `WorkloadError` where it fails at every size.
         """
 
 

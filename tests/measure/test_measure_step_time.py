@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import Dataset
 
+from rightbatch.errors import WorkloadError
 from rightbatch.measure import step_time
 from rightbatch.measure.step_time import REPEAT_SECONDS, unsteady
 from rightbatch.records import StepTime
@@ -170,8 +171,20 @@ def test_another_error_is_not_taken_for_a_lack_of_memory(clock):
     def loss(model, batch):
         raise ValueError("seventeen")
 
-    with pytest.raises(ValueError, match="seventeen"):
+    with pytest.raises(WorkloadError, match="seventeen"):
         list(measure_step_times(workload(loss), [2], rounds=1))
+
+
+def test_a_size_at_which_the_workload_raises_is_told_and_the_others_are_measured(clock):
+    def loss(model, batch):
+        if len(batch) in (1, 3):
+            raise ValueError("not so many")
+        return model(batch).sum(1)
+
+    with pytest.warns(UserWarning, match=r"No step could be timed at batch size (1|3): .*not so many") as told:
+        found = list(measure_step_times(workload(loss), [1, 2, 3, 4], rounds=1))
+    assert len(told) == 2
+    assert [record.batch_size for record in found] == [2, 4]
 
 
 def test_measuring_leaves_the_random_stream_of_the_process_alone(clock):

@@ -157,13 +157,12 @@ def test_of_a_loop_a_size_without_a_repeat_is_passed_over_and_none_at_all_is_an_
 ) -> None:
     facts = replace(FACTS, lacks=("something",))
     runner = Timed(facts, refused=(64, 128))
-    found = measured(runner, tmp_path / "a.db", [32, 64, 128], 1000.0, monkeypatch)
+    with pytest.warns(UserWarning, match="No step could be timed at batch size (64|128): no repeat"):
+        found = measured(runner, tmp_path / "a.db", [32, 64, 128], 1000.0, monkeypatch)
     assert found == {32: HASTY_ROUNDS}
     assert all(len(sizes) == 1 for sizes, _ in runner.calls)  # each is a start of the person's code
     with pytest.raises(WorkloadError, match="no repeat at 64"):
         measured(Timed(facts, refused=(64, 128)), tmp_path / "b.db", [64, 128], 1000.0, monkeypatch)
-    with pytest.raises(WorkloadError, match="no repeat at 64"):  # of a workload at once
-        measured(Timed(refused=(64,)), tmp_path / "c.db", [32, 64], 1000.0, monkeypatch)
 
 
 # ----------------------------------------------------------------------------------------------------- one training run

@@ -267,7 +267,7 @@ if size > 64:
     raise ValueError("too wide")
 for step in range(1, 400):
     loss *= 1 - min(0.5, rate)
-    print(json.dumps({"step": step, "valid_loss": loss}), flush=True)
+    print(json.dumps({"step": step, "valid_loss": loss, "seconds": step / 1000}), flush=True)
 """
 
 
@@ -279,8 +279,56 @@ def test_sizes_at_which_a_program_fails_are_named_and_not_passed_over(tmp_path: 
         present=(64, 0.1),
         target=0.1,
     )
-    found = rightbatch.find(program, study=tmp_path / "a.study.db", batch_sizes=(64, 128, 256), seeds=1)
+    with pytest.warns(UserWarning, match=r"(?s)No step could be timed at batch size (128|256): .*too wide") as told:
+        found = rightbatch.find(program, study=tmp_path / "a.study.db", batch_sizes=(64, 128, 256), seeds=1)
+    assert len(told) == 2
     assert found.batch_size == 64
     assert "not tried: no step could be timed at batch size 128 to 256, where it failed or there was no time" in (
         found.cautions
     )
+
+
+@pytest.mark.parametrize("budget", [None, "60s"])
+def test_a_size_that_a_model_refuses_is_left_out(budget: str | None, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    x = torch.randn(400, 4, generator=torch.Generator().manual_seed(0))
+
+    def loss(model: Any, batch: Any) -> Any:
+        if len(batch[0]) == 1:
+            raise ValueError("Expected more than 1 value per channel when training")
+        return (model(batch[0]) - batch[1]).square().mean(1)
+
+    workload = rightbatch.Workload(
+        name="normalised",
+        model=lambda: torch.nn.Linear(4, 1),
+        data=(x[:300], x[:300, :1]),
+        valid=(x[300:], x[300:, :1]),
+        loss=loss,
+        optimizer=lambda parameters, trial: torch.optim.SGD(parameters, lr=trial.learning_rate),
+        present=(4, 0.1),
+        target=0.01,
+        planned_examples=3000,
+    )
+    with pytest.warns(UserWarning, match="No step could be timed at batch size 1: .*more than 1 value"):
+        found = rightbatch.find(
+            workload, study=tmp_path / "a.study.db", batch_sizes=(1, 4, 8, 16), seeds=1, budget=budget
+        )
+    assert any(said.startswith("not tried: no step could be timed at batch size 1,") for said in found.cautions)
+    with Study.open(tmp_path / "a.study.db") as kept:
+        assert {run.trial.batch_size for run in kept.runs()} <= {4, 8, 16}
+
+
+def test_a_size_at_which_a_loop_raises_is_left_out(tmp_path: Path) -> None:
+    def train(trial: Any) -> Any:
+        if trial.batch_size == 1:
+            raise ValueError("Expected more than 1 value per channel when training")
+        loss, rate = 1.0, min(0.5, trial.learning_rate)
+        for step in range(1, 2000):
+            loss *= 1 - rate
+            if trial.due(step):
+                yield Point(step, valid_loss=loss)
+
+    how: dict[str, Any] = {"target": 0.1, "present": (4, 0.1), "train_examples": 1000, "planned_examples": 4000}
+    with pytest.warns(UserWarning, match="No step could be timed at batch size 1: .*more than 1 value"):
+        found = rightbatch.find(train, batch_sizes=(1, 4, 8), seeds=1, study=tmp_path / "a.study.db", **how)
+    assert any(said.startswith("not tried: no step could be timed at batch size 1,") for said in found.cautions)

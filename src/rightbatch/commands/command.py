@@ -22,6 +22,7 @@ from rightbatch.commands.step_times import time_steps
 from rightbatch.errors import InputError, WorkloadError
 from rightbatch.fit.step_time import unsteady
 from rightbatch.machine import processor, thread_variables
+from rightbatch.raised import tell_left_out
 from rightbatch.records import (
     Direction,
     Environment,
@@ -226,7 +227,7 @@ class CommandRunner:
         passes = (rounds - rounds // 2, rounds // 2) if rounds >= ROUNDS_OF_TWO_PASSES else (rounds,)
         found: dict[int, list[float]] = {size: [] for size in batch_sizes}
         short: dict[int, list[int]] = {size: [] for size in batch_sizes}
-        failures: list[str] = []
+        failures: dict[int, str] = {}
         for number, repeats in enumerate(passes, start=1):
             for size in list(found):
                 run = self.start(Trial(size, rate, 0, settings=self._settings))
@@ -235,7 +236,7 @@ class CommandRunner:
                     short[size] += range(len(found[size]), len(found[size]) + len(timed.seconds))
                 found[size] += timed.seconds
                 if not timed.seconds and failure is not None:
-                    failures.append(f"At batch size {size}: {failure}")
+                    failures.setdefault(size, failure)
                 if not found[size]:
                     del found[size]
                     continue
@@ -243,7 +244,11 @@ class CommandRunner:
                 flagged = tuple(sorted({*unsteady(seconds), *short[size]}))
                 yield StepTime(size, seconds, (0.0,) * len(seconds), flagged, unfinished)
         if failures and not found:
-            raise WorkloadError(f"No step time could be measured: it takes two evaluations of a run. {failures[0]}")
+            size, failure = next(iter(failures.items()))
+            raise WorkloadError(
+                f"No step time could be measured: it takes two evaluations of a run. At batch size {size}: {failure}"
+            )
+        tell_left_out({size: failure for size, failure in failures.items() if size not in found})
 
 
 # ---------------------------------------------------------------------------------------------------------- checks

@@ -13,7 +13,7 @@ from rightbatch.loops.code import Code
 from rightbatch.loops.loop import FIRST_RUNG_BATCHES, USUAL_BATCH_SIZE, Loop, LoopTrial
 from rightbatch.loops.step_times import time_steps
 from rightbatch.machine import processor
-from rightbatch.raised import MemoryExhausted
+from rightbatch.raised import MemoryExhausted, tell_left_out
 from rightbatch.records import Environment, Point, Setting, Settings, StepTime, Stop, StopReason, Trial, WorkloadFacts
 from rightbatch.runner import suits
 
@@ -79,7 +79,8 @@ class LoopRunner:
         Sizes take turns, in two passes with half of the repeats each, so that a machine that speeds up or slows down
         touches all alike. The rate is small: time does not depend on it, and the model must not diverge. A loop that
         never calls `due` is timed between its points, `evaluating` left out. A loop that ends early gives what it has.
-        `wait_seconds` are 0: waiting is not told apart.
+        `wait_seconds` are 0: waiting is not told apart. A size at which the loop raises gets no record, with a warning;
+        where that is every size, the first error is raised.
 
         Raises `WorkloadError` when not one size could be timed.
         """
@@ -89,18 +90,26 @@ class LoopRunner:
         ]
         seconds: dict[Trial, list[float]] = {trial: [] for trial in trials if self.offers(trial)}
         lengths = {trial: trial.planned_steps for trial in seconds}
+        failures: dict[int, WorkloadError] = {}
         passes = [repeats for repeats in (rounds - rounds // 2, rounds // 2) if repeats]
         for number, repeats in enumerate(passes, start=1):
-            for trial in seconds:
+            for trial in tuple(seconds):
                 try:
                     found, lengths[trial] = time_steps(self.loop, trial, repeats, lengths[trial])
                 except MemoryExhausted:  # this size does not fit, nor do larger ones: they get no record
                     seconds = {fits: s for fits, s in seconds.items() if fits.batch_size < trial.batch_size}
                     break
+                except WorkloadError as error:
+                    failures[trial.batch_size] = error
+                    del seconds[trial]
+                    continue
                 seconds[trial] += found
                 if timed := seconds[trial]:
                     waits, unfinished = (0.0,) * len(timed), number < len(passes)
                     yield StepTime(trial.batch_size, tuple(timed), waits, unsteady(timed), unfinished)
+        if failures and not seconds:
+            raise next(iter(failures.values()))
+        tell_left_out(failures)
         if not any(seconds.values()):
             raise WorkloadError(
                 f"Seconds per step could not be measured at batch sizes {', '.join(str(b) for b in batch_sizes)}: the "

@@ -10,10 +10,10 @@ from itertools import islice
 import numpy as np
 import torch
 
-from rightbatch.errors import MissingExtra
+from rightbatch.errors import MissingExtra, WorkloadError
 from rightbatch.fit.step_time import unsteady
 from rightbatch.memory_room import HEADROOM, data_limit, free_bytes
-from rightbatch.raised import is_memory_error
+from rightbatch.raised import MemoryExhausted, explained, tell_left_out
 from rightbatch.records import StepTime, Trial
 from rightbatch.stepping import Stepper
 from rightbatch.streams import RandomStreams
@@ -32,7 +32,9 @@ def measure_step_times(
     excludes evaluation. The rate is small: time does not depend on it, and the model must not diverge meanwhile.
 
     Gives the records of all sizes after each round, with the repeats so far. Returns the smallest size that does not
-    fit into memory (it and larger ones get no record); None where all fit.
+    fit into memory (it and larger ones get no record); None where all fit. A size at which the workload raises gets no
+    record either, with a warning (batch normalisation refuses a batch of one example); where that is every size, the
+    first error is raised.
     """
     too_large: int | None = None
     rate = harmless_rate(workload)
@@ -41,21 +43,27 @@ def measure_step_times(
     with streams.active():
         steppers: dict[int, Stepper] = {}
         repeats: dict[int, int] = {}
+        failures: dict[int, WorkloadError] = {}
         for size in sorted(batch_sizes):
             try:
-                stepper = Stepper(workload, workload.complete(Trial(size, rate, 0)), source, micro_batch_size)
-                stepper.schedule = None
-                if steppers:  # one model for all sizes: memory does not grow with their number, and time is the same
-                    first = next(iter(steppers.values()))
-                    stepper.model, stepper.optimizer, stepper.update = first.model, first.optimizer, first.update
-                with _never_killed(workload):
-                    repeats[size] = _steps_a_repeat(stepper)
-            except Exception as error:
-                if not is_memory_error(error):
-                    raise
+                with explained(f"while measuring step times at batch size {size}"):
+                    stepper = Stepper(workload, workload.complete(Trial(size, rate, 0)), source, micro_batch_size)
+                    stepper.schedule = None
+                    if steppers:  # one model for all: memory does not grow with their number, and time is the same
+                        first = next(iter(steppers.values()))
+                        stepper.model, stepper.optimizer, stepper.update = first.model, first.optimizer, first.update
+                    with _never_killed(workload):
+                        repeats[size] = _steps_a_repeat(stepper)
+            except MemoryExhausted:
                 too_large = size
                 break
+            except WorkloadError as error:
+                failures[size] = error
+                continue
             steppers[size] = stepper
+        if failures and not steppers:
+            raise next(iter(failures.values()))
+        tell_left_out(failures)
         seconds: dict[int, list[float]] = {size: [] for size in steppers}
         waits: dict[int, list[float]] = {size: [] for size in steppers}
         for done in range(1, rounds + 1):

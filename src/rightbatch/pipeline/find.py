@@ -167,7 +167,7 @@ def find(
         answer = beside_other_settings(
             replace(answer, growth=growth_of(evidence, fixed_plan(answer.batch_size, answer.learning_rate))), evidence
         )
-        untimed = tuple(size for size in sizes if evidence.step_times and evidence.step_seconds(size) is None)
+        untimed = tuple(sorted(set(sizes) - set(_timed(evidence, sizes)))) if evidence.step_times else ()
         said = [Caution.NOT_TIMED.value.format(units.sizes(untimed))] if untimed else []
         answer = replace(answer, cautions=(*answer.cautions, *said, *cautions_of_fitting(kept, runner)))
         if models and (path := winner(models, evidence, answer)):
@@ -187,11 +187,17 @@ def _strategy(runner: Runner, evidence: Evidence, ask: Ask, sizes: Sequence[int]
     rates = recorded_rates(runner)
     if rates is not None:
         return Sweep(sizes, seeds, size, rate, runner.offers, rates, planned_examples=planned, settings=settings)
-    measured = [s for s in sizes if evidence.step_seconds(s) is not None]
+    measured = _timed(evidence, sizes)
     if suits_few_runs(evidence):
         return few_runs(evidence, measured, runner.offers, seeds=len(seeds))
     adaptive = Adaptive(measured, seeds, size, rate, runner.offers, planned, settings)
     return by_length(adaptive) if evidence.facts.length_bound else adaptive
+
+
+def _timed(evidence: Evidence, sizes: Sequence[int]) -> list[int]:
+    """Those whose steps were timed: at another one the person's code failed, or there was no time to see whether."""
+    timed = {record.batch_size for record in evidence.step_times}
+    return [size for size in sizes if size in timed]
 
 
 def _protocol(runner: Runner, evidence: Evidence) -> str:

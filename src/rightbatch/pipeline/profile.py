@@ -14,6 +14,7 @@ from rightbatch.fit.step_time import unsteady
 from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.runners import as_runner
 from rightbatch.pipeline.setting_up import check_sizes, first_choice, open_study
+from rightbatch.raised import tell_left_out
 from rightbatch.records import StepTime
 from rightbatch.runner import Runner
 from rightbatch.store import Study
@@ -132,7 +133,7 @@ def _in_time(
     from_outside = bool(runner.facts.lacks)  # a loop or a program: each size is a start of the person's code
     haste = min(rounds, HASTY_ROUNDS)
     took: dict[int, float] = {}
-    failure: WorkloadError | None = None
+    failures: dict[int, WorkloadError] = {}
     too_large = math.inf
 
     def needed(size: int) -> float:
@@ -148,9 +149,7 @@ def _in_time(
                 found = True
                 yield record
         except WorkloadError as error:
-            if not from_outside:
-                raise
-            failure = failure or error  # as where all sizes are measured at once: an error only if none can be
+            failures[size] = error
             continue
         if not found:  # it did not fit into memory, nor will larger ones
             too_large = size
@@ -159,8 +158,9 @@ def _in_time(
         if not from_outside and rounds > haste and rounds / haste * sum(map(needed, everything)) <= left():
             yield from runner.step_times(everything, rounds=rounds)
             return
-    if failure is not None and not took:
-        raise failure
+    if failures and not took:  # as where all sizes are measured at once
+        raise next(iter(failures.values()))
+    tell_left_out(failures)
 
 
 def with_neighbours(batch_sizes: Sequence[int], runner: Runner) -> tuple[int, ...]:
