@@ -53,9 +53,9 @@ def given(words: Sequence[str], ask: Mapping[str, Any] | None = None, **of_comma
         argv=tuple(words),
         direction=ask.get("direction"),
         train_examples=ask.get("train_examples") or 0,
-        planned_examples=ask.get("planned_examples") or 0,
         present=ask.get("present"),
         settings=ask.get("settings") or {},
+        length_bound=bool(ask.get("length_bound")),
         **of_command,
     )
 

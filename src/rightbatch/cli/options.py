@@ -52,6 +52,12 @@ Workers = Annotated[int, typer.Option(min=1, help="Runs made at a time, each in 
 ChangedCode = Annotated[str, typer.Option(help="If the workload's code has changed since: refuse, or mix the runs.")]
 Direction = Annotated[str | None, typer.Option(help="Of a loop's or command's metric: max (higher is better) or min.")]
 TrainExamples = Annotated[int | None, typer.Option(min=1, help="Of a loop or command: how many examples it has.")]
+LengthBound = Annotated[
+    bool | None,
+    typer.Option(
+        "--length-bound", help="Of a loop or command: its rate follows a schedule to the planned end; ends alone count."
+    ),
+]
 PlannedExamples = Annotated[int | None, typer.Option(min=1, help="Planned length of a run, in examples seen.")]
 Metrics = Annotated[str | None, typer.Option(help="Of a command: the file to which it appends JSON lines.")]
 Pattern = Annotated[str | None, typer.Option(help="Of a command: regular expression for its lines, (?P<step>...).")]

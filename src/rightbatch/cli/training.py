@@ -22,6 +22,7 @@ from rightbatch.cli.options import (
     FirstTouch,
     Json,
     KeepModels,
+    LengthBound,
     Limit,
     Metrics,
     ObjectiveOption,
@@ -64,6 +65,8 @@ def check_command(
     settings: SettingOption = None,
     direction: Direction = None,
     train_examples: TrainExamples = None,
+    length_bound: LengthBound = None,
+    epochs: Epochs = None,
     planned_examples: PlannedExamples = None,
     metrics: Metrics = None,
     pattern: Pattern = None,
@@ -80,6 +83,8 @@ def check_command(
         settings=settings,
         direction=direction,
         train_examples=train_examples,
+        length_bound=length_bound,
+        epochs=epochs,
         planned_examples=planned_examples,
     )
     workload = given(words, ask, metrics=metrics, pattern=pattern, timeout_seconds=timeout)
@@ -101,9 +106,12 @@ def profile_command(
     rounds: Annotated[int, typer.Option(min=3, help="Repeats of every size.")] = ROUNDS,
     again: Annotated[bool, typer.Option(help="Measure anew what the study has already.")] = False,
     present: Present = None,
+    epochs: Epochs = None,
+    planned_examples: PlannedExamples = None,
     settings: SettingOption = None,
     direction: Direction = None,
     train_examples: TrainExamples = None,
+    length_bound: LengthBound = None,
     metrics: Metrics = None,
     pattern: Pattern = None,
     timeout: Timeout = None,
@@ -112,7 +120,15 @@ def profile_command(
     as_json: Json = False,
 ) -> None:
     """Measure seconds per step at each batch size."""
-    ask = asked(present=present, settings=settings, direction=direction, train_examples=train_examples)
+    ask = asked(
+        present=present,
+        epochs=epochs,
+        planned_examples=planned_examples,
+        settings=settings,
+        direction=direction,
+        train_examples=train_examples,
+        length_bound=length_bound,
+    )
     workload = given(words, ask, metrics=metrics, pattern=pattern, timeout_seconds=timeout)
     runner = as_runner(workload, ask=Ask(**ask), device=device, threads=threads)
     chosen = sizes(batch_sizes) or sizes_to_try(runner, ask["present"])
@@ -154,6 +170,7 @@ def sweep_command(
     settings: SettingOption = None,
     direction: Direction = None,
     train_examples: TrainExamples = None,
+    length_bound: LengthBound = None,
     metrics: Metrics = None,
     pattern: Pattern = None,
     timeout: Timeout = None,
@@ -180,6 +197,7 @@ def sweep_command(
         settings=settings,
         direction=direction,
         train_examples=train_examples,
+        length_bound=length_bound,
     )
     workload = given(words, ask, metrics=metrics, pattern=pattern, timeout_seconds=timeout)
     chosen = sizes(batch_sizes)
@@ -235,6 +253,7 @@ def find_command(
     settings: SettingOption = None,
     direction: Direction = None,
     train_examples: TrainExamples = None,
+    length_bound: LengthBound = None,
     metrics: Metrics = None,
     pattern: Pattern = None,
     timeout: Timeout = None,
@@ -263,6 +282,7 @@ def find_command(
         settings=settings,
         direction=direction,
         train_examples=train_examples,
+        length_bound=length_bound,
     )
     workload = given(words, ask, metrics=metrics, pattern=pattern, timeout_seconds=timeout)
     _ask_for_a_seed(workload, seeds)

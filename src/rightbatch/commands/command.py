@@ -72,6 +72,9 @@ class Command:
     train_examples, planned_examples: Examples of training data, and of a run's planned length; 0: not known.
     target, target_quantity, present: As of a `Workload`.
     settings: Named numbers or strings that a trial may change, with their defaults.
+    length_bound: Whether the rate follows a schedule to the end of the planned length, as a cosine does: only the ends
+        of runs count then, and runs of several lengths are made. The command line must have {planned_steps} or
+        {planned_examples} in it.
     threads: How many threads numerical libraries in the program are told to use, by environment variables.
     timeout_seconds: A run that takes longer (all of it, not only training) is ended. None: it may take any time.
     grace_seconds: How long a program that is told to end (SIGTERM) may take before it is killed.
@@ -92,6 +95,7 @@ class Command:
     target_quantity: Literal["valid_metric", "valid_loss"] = "valid_metric"
     present: tuple[int, float] | None = None
     settings: Mapping[str, Setting] = field(default_factory=dict)
+    length_bound: bool = False
     threads: int | None = None
     timeout_seconds: float | None = None
     grace_seconds: float = 5.0
@@ -173,6 +177,7 @@ class CommandRunner:
             present=command.present,
             settings=Settings(command.settings),
             source=_source_hash(command),
+            length_bound=command.length_bound,
             lacks=_lacks(command),
         )
         self._environment = Environment(
@@ -264,6 +269,11 @@ def _check_placeholders(command: Command) -> None:
     known_to_program = known if command.metrics is None else (*known, "metrics")
     template.check(command.argv, known=known_to_program, needed=("batch_size", "learning_rate", *command.settings))
     template.check([command.metrics or ""], known=known)
+    if command.length_bound and not template.placeholders(command.argv) & {"planned_steps", "planned_examples"}:
+        raise InputError(
+            "Where the rate follows a schedule only the ends of runs count, and runs of several lengths are made; but "
+            "the command has no place for their length. Put {planned_steps} or {planned_examples} into an argument."
+        )
     command.fill(command.complete(Trial(1, 0.1, 0, 1)))  # formats that do not suit are told now
 
 

@@ -59,6 +59,8 @@ class Loop:
     settings: Named numbers or strings that a trial may change, with their defaults. With `{"batch_schedule": ""}` the
         loop says that it takes the size and the rate of every step from `trial.at(examples)`, so that `find --schedule`
         can have its batches grow; its points then tell their `examples`.
+    length_bound: Whether the rate follows a schedule to the end of the planned length (`trial.planned_steps`), as a
+        cosine does: only the ends of runs count then, and runs of several lengths are made.
 
     Raises
     ------
@@ -74,6 +76,7 @@ class Loop:
     target_quantity: Literal["valid_metric", "valid_loss"] = "valid_metric"
     present: tuple[int, float] | None = None
     settings: Mapping[str, Setting] = field(default_factory=dict)
+    length_bound: bool = False
 
     def __post_init__(self) -> None:
         if not callable(self.train):
@@ -122,6 +125,7 @@ class Loop:
             present=self.present,
             settings=Settings({name: value for name, value in self.settings.items() if name != SETTING}),
             source=source_hash(self.train),
+            length_bound=self.length_bound,
             lacks=LACKS,
         )
 
@@ -136,6 +140,7 @@ class LoopTrial:
     ----------
     trial: The training run to be made.
     first_examples: Examples seen at the first evaluation of a run without a planned length.
+    ratio: How far apart evaluations are, in examples, of a run with one.
 
     Attributes
     ----------
@@ -145,7 +150,13 @@ class LoopTrial:
     batch_schedule: The batch sizes as they are planned to change; one phase where they do not.
     """
 
-    def __init__(self, trial: Trial, *, first_examples: int = FIRST_RUNG_BATCHES * USUAL_BATCH_SIZE) -> None:
+    def __init__(
+        self,
+        trial: Trial,
+        *,
+        first_examples: int = FIRST_RUNG_BATCHES * USUAL_BATCH_SIZE,
+        ratio: float = curves.RATIO,
+    ) -> None:
         self.batch_size = trial.batch_size
         self.learning_rate = trial.learning_rate
         self.seed = trial.seed
@@ -155,7 +166,7 @@ class LoopTrial:
         self.clock = Clock()
         planned = self.planned_examples
         self.planned_steps = self.batch_schedule.steps_near([planned])[0] if planned else None
-        marks = curves.ladder(planned) if planned else curves.open_ladder(first_examples)
+        marks = curves.ladder(planned, ratio=ratio) if planned else curves.open_ladder(first_examples)
         self._rungs = self.batch_schedule.rungs(marks)
         self._next = next(self._rungs)
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 
+from rightbatch import curves
 from rightbatch.errors import InputError, WorkloadError
 from rightbatch.fit.step_time import unsteady
 from rightbatch.loops.code import Code
@@ -125,7 +126,8 @@ class LoopRun:
         self.trial = trial
         self._loop = loop
         first_size = loop.present[0] if loop.present else USUAL_BATCH_SIZE
-        self._given = LoopTrial(trial, first_examples=FIRST_RUNG_BATCHES * first_size)
+        ratio = curves.RATIO_OF_ENDS if loop.length_bound else curves.RATIO
+        self._given = LoopTrial(trial, first_examples=FIRST_RUNG_BATCHES * first_size, ratio=ratio)
         self._code: Code | None = None
         self._too_large: Stop | None = None
         try:

@@ -20,8 +20,8 @@ LENGTHS = ("planned_examples", "epochs")
 class Ask:
     """What a person may say about the question beyond the workload; None leaves it to the workload or the study.
 
-    `objective`: None is "time". `direction` and `train_examples` are for a loop or a command, which does not say them
-    itself.
+    `objective`: None is "time". `direction`, `train_examples` and `length_bound` are for a loop or a command, which
+    does not say them itself.
 
     Raises `InputError` for a present choice that is none, and for a target or a cost that is no finite number.
     """
@@ -38,6 +38,7 @@ class Ask:
     settings: Mapping[str, Setting] | None = None
     direction: Direction | None = None
     train_examples: int | None = None
+    length_bound: bool | None = None
 
     def __post_init__(self) -> None:
         check_present(self.present)
@@ -45,6 +46,18 @@ class Ask:
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
                 raise InputError(f"{name} is a finite number, got {value}.")
+
+    def length_of_run(self, train_examples: int) -> int:
+        """The planned length that is asked for, in examples; 0 where none is.
+
+        Raises `InputError` for passes over nobody knows how many examples.
+        """
+        if self.epochs and not self.planned_examples and not train_examples:
+            raise InputError(
+                f"How many examples a pass has is not known, so epochs={self.epochs:g} says nothing. Give "
+                f"--train-examples."
+            )
+        return self.planned_examples or round((self.epochs or 0) * train_examples)
 
     def said(self) -> dict[str, Any]:
         """What is said at all, by name."""
@@ -67,7 +80,7 @@ class Ask:
             option = "--" + name.replace("_", "-")
             if name == "settings":
                 options += [f"--set {shlex.quote(f'{key}={one}')}" for key, one in value.items()]
-            elif name == "first_touch":
+            elif isinstance(value, bool):
                 options += [option] if value else []
             else:
                 options.append(f"{option} {_typed(value)}")

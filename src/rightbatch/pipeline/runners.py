@@ -72,7 +72,7 @@ def as_runner(
         if micro_batch_size is not None:
             raise InputError("Only batches of a rightbatch.Workload can be accumulated: do it in your own loop.")
         return runner
-    for option in ("direction", "train_examples"):
+    for option in ("direction", "train_examples", "length_bound"):
         if ask is not None and getattr(ask, option) is not None:
             raise InputError(f"{option} is for loops and commands: a Workload, and a table, say it themselves.")
     settings = ask.settings if ask is not None else None
@@ -122,17 +122,21 @@ def _same(runner: Runner) -> Runner:
 
 def _of_any_framework(made: Any, ask: Ask, threads: int | None) -> Runner | None:
     """The runner of a loop or a command; None for what is neither."""
-    if isinstance(made, Command):
-        return CommandRunner(replace(made, threads=threads) if threads else made, ask.settings)
     if inspect.isgeneratorfunction(made):
         made = Loop(
             made,
             direction=ask.direction,
             train_examples=ask.train_examples or 0,
-            planned_examples=ask.planned_examples or 0,
             present=ask.present,
+            length_bound=bool(ask.length_bound),
         )
-    return LoopRunner(made, ask.settings) if isinstance(made, Loop) else None
+    if not isinstance(made, Loop | Command):
+        return None
+    # Already while its steps are timed: it may need to know how long a run is.
+    made = replace(made, planned_examples=ask.length_of_run(made.train_examples) or made.planned_examples)
+    if isinstance(made, Loop):
+        return LoopRunner(made, ask.settings)
+    return CommandRunner(replace(made, threads=threads) if threads else made, ask.settings)
 
 
 def _of_workload(

@@ -97,7 +97,13 @@ def ask_of(study: Study, runner: Runner, ask: Ask) -> None:
     Raises `InputError` for what cannot.
     """
     _agree_on_direction(study, ask)
+    _agree_on_length_bound(study, runner)
     facts = facts_as_asked(study.facts, ask)
+    if facts.length_bound and not facts.planned_examples:
+        raise InputError(
+            f"The rate of {facts.name!r} follows a schedule to the end of a run, but how long that is planned to be "
+            f"is not known. Give --planned-examples, or --epochs and --train-examples."
+        )
     if facts.length_bound and (ask.objective or "").lower() == "metric":
         raise InputError(
             f"The rate of {facts.name!r} changes along a run, so runs cannot be compared at --at-seconds or "
@@ -127,6 +133,18 @@ def _agree_on_direction(study: Study, ask: Ask) -> None:
             f"{ask.direction!r}. Give --direction {facts.direction}, or choose a new study with --study."
         )
     study.replace_facts(replace(facts, direction=ask.direction))
+
+
+def _agree_on_length_bound(study: Study, runner: Runner) -> None:
+    """Take over that only the ends of runs count, where no run counted on its way yet."""
+    if study.facts.length_bound or not runner.facts.length_bound:
+        return
+    if judged(study):
+        raise InputError(
+            f"The runs of {study.path} count at every evaluation, not only at their ends. Leave out --length-bound, or "
+            f"choose a new study with --study."
+        )
+    study.replace_facts(replace(study.facts, length_bound=True))
 
 
 def judged(study: Study) -> bool:
@@ -224,12 +242,8 @@ def steps_to_target(evidence: Evidence | None, trial: Trial) -> int | None:
 
 def facts_as_asked(facts: WorkloadFacts, ask: Ask) -> WorkloadFacts:
     """The facts with what the person says now: what they train with, how long a run is."""
-    if ask.epochs and not facts.train_examples:
-        raise InputError(
-            f"How many examples a pass has is not known, so epochs={ask.epochs:g} says nothing. Give --train-examples."
-        )
-    planned = ask.planned_examples or (round(ask.epochs * facts.train_examples) if ask.epochs else None)
-    return replace(facts, present=ask.present or facts.present, planned_examples=planned or facts.planned_examples)
+    planned = ask.length_of_run(facts.train_examples) or facts.planned_examples
+    return replace(facts, present=ask.present or facts.present, planned_examples=planned)
 
 
 def _derive_target(study: Study, runner: Runner, facts: WorkloadFacts, watch: Watch, seed: int) -> Target:
