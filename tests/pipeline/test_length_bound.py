@@ -93,6 +93,8 @@ def test_what_cannot_be_asked_so_is_refused(tmp_path: Path) -> None:
     lengthless = {name: value for name, value in ASKED.items() if name != "epochs"}
     with pytest.raises(InputError, match="how long that is planned to be is not known"):
         rightbatch.find(decayed, study=tmp_path / "a.study.db", length_bound=True, **lengthless)
+    with pytest.raises(rightbatch.WorkloadError, match=r"trial.planned_steps is None .*: --epochs or --planned"):
+        rightbatch.find(decayed, study=tmp_path / "b.study.db", **lengthless)
     with pytest.raises(InputError, match=r"Put \{planned_steps\} or \{planned_examples\} into an argument"):
         rightbatch.Command(argv=("it", "{batch_size}", "{learning_rate}"), length_bound=True)
     with pytest.raises(InputError, match="length_bound is for loops and commands"):

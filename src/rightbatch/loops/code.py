@@ -90,13 +90,15 @@ class Code:
                 raise
             except (Exception, GeneratorExit) as error:  # the latter can only be the loop's own here
                 raised = in_our_terms(error, f"The loop {self._loop.called!r}", self.where)
-                known = f" A point has {', '.join(f.name for f in fields(Point))}." if _of_a_point(error) else ""
-                raise type(raised)(f"{raised}{known}") from error
+                raise type(raised)(f"{raised}{self._known_of(error)}") from error
 
-
-def _of_a_point(error: BaseException) -> bool:
-    """Whether a point was made with a field that it does not have."""
-    return isinstance(error, TypeError) and "Point.__init__()" in str(error)
+    def _known_of(self, error: BaseException) -> str:
+        """What an error of the wrong type comes from, where that is known."""
+        if isinstance(error, TypeError) and "Point.__init__()" in str(error):
+            return f" A point has {', '.join(f.name for f in fields(Point))}."
+        if isinstance(error, TypeError) and "NoneType" in str(error) and self._given.planned_steps is None:
+            return " trial.planned_steps is None without a planned length: --epochs or --planned-examples gives one."
+        return ""
 
 
 def _gradients_are_on(now: bool | None) -> bool | None:
