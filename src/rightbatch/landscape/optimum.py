@@ -23,8 +23,7 @@ def optimum_of(model: nn.Module, loss: Loss, data: Any, *, examples: int | None 
 
     Raises `InputError` for a model that mixes examples, fewer than two of them, or more than 8,192 parameters.
     """
-    noise = gradient_covariance(model, loss, data, form="full").matrix
-    assert noise is not None
+    noise = gradient_covariance(model, loss, data)
     parameters = list(trained(model).values())
     with twice_differentiable():
         mean = mean_loss(loss(model, data), count_examples(data))
