@@ -12,8 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from rightbatch.errors import InputError, WorkloadError
 from rightbatch.gradients import rows
-from rightbatch.gradients.exact import exact_noise, per_example_gradients
-from rightbatch.gradients.per_example import PerExampleNorms, norms_by_function
+from rightbatch.gradients.exact import exact_noise, per_example_gradients, trained
+from rightbatch.gradients.per_example import PerExampleNorms
 from rightbatch.losses import mean_loss
 
 EXAMPLES, LENGTH, VOCABULARY, WIDTH = 6, 5, 11, 8
@@ -207,6 +207,14 @@ def norms_of(model, loss, batch, examples=EXAMPLES):
     return norms
 
 
+def contributions_by_rows(model, loss, batch):
+    """The contributions of examples to a gradient, `[examples, d]` a parameter, from `gradient_rows`."""
+    found, weights = (torch.cat(parts) for parts in zip(*rows.gradient_rows(model, loss, batch), strict=True))
+    parameters = trained(model)
+    parts = (found / weights.sum()).split([parameter.numel() for parameter in parameters.values()], dim=1)
+    return dict(zip(parameters, parts, strict=True))
+
+
 def squares(exact, names):
     return sum(exact[name].flatten(1).square().sum(1) for name in names)
 
@@ -222,26 +230,27 @@ def test_norms_are_those_of_a_backward_pass_for_each_example(case):
     for name, squared in norms.by_parameter().items():
         torch.testing.assert_close(squared, squares(exact, [name]), rtol=1e-9, atol=1e-20, msg=name)
     torch.testing.assert_close(norms.squared(), squares(exact, norms.covered), rtol=1e-9, atol=1e-20)
-    # What no layer has a rule for is had from the function; the two together are the whole.
-    rest = norms_by_function(model, loss, batch, list(norms.uncovered)) if norms.uncovered else 0
+    # What no layer has a rule for is had from the rows; the two together are the whole.
+    rest = squares(contributions_by_rows(model, loss, batch), norms.uncovered)
     torch.testing.assert_close(norms.squared() + rest, squares(exact, exact), rtol=1e-9, atol=1e-20)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_function_gives_the_same(case):
+def test_the_rows_are_the_same_gradients(case):
     model, loss, batch = prepared(case)
     exact = per_example_gradients(model, loss, batch)
-    found = norms_by_function(model, loss, batch, list(exact))
-    torch.testing.assert_close(found, squares(exact, exact), rtol=1e-9, atol=1e-20)
+    found = contributions_by_rows(model, loss, batch)
+    torch.testing.assert_close(squares(found, exact), squares(exact, exact), rtol=1e-9, atol=1e-20)
+    for name, gradients in exact.items():
+        torch.testing.assert_close(found[name], gradients.flatten(1), rtol=1e-9, atol=1e-13, msg=name)
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("case", ["MLP, total", "CNN", "transformer with tied embeddings"])
-def test_the_function_makes_many_gradients_at_once_where_the_layers_can(case, monkeypatch):
+def test_the_rows_are_made_many_at_once_where_the_layers_can(case, monkeypatch):
     monkeypatch.setattr(rows, "each_example", None)
     model, loss, batch = prepared(case)
-    names = [name for name, _ in model.named_parameters()]
-    assert norms_by_function(model, loss, (batch[0], batch[1]), names).isfinite().all()
+    assert all(part.isfinite().all() for part in contributions_by_rows(model, loss, (batch[0], batch[1])).values())
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -496,7 +505,7 @@ def test_batch_normalisation_is_refused_by_name():
     batch = (torch.randn(4, 1, 4, 4),)
     for use in (
         lambda: PerExampleNorms(model, 4).__enter__(),
-        lambda: norms_by_function(model, lambda m, b: m(b[0]).sum(1), batch, ["0.weight"]),
+        lambda: contributions_by_rows(model, lambda m, b: m(b[0]).sum(1), batch),
         lambda: per_example_gradients(model, lambda m, b: m(b[0]).sum(1), batch),
     ):
         with pytest.raises(InputError, match=r"1, 3 normalises.*micro-batches"):
@@ -512,12 +521,10 @@ def test_wrong_arguments_are_named():
     model, loss, batch = prepared("MLP")
     with pytest.raises(InputError, match="examples=0"):
         PerExampleNorms(model, 0)
-    with pytest.raises(InputError, match=r"'9\.weight'.*0\.weight"):
-        norms_by_function(model, loss, batch, ["9.weight"])
     with pytest.raises(InputError, match="no examples"):
-        norms_by_function(model, loss, 3, ["0.weight"])
+        contributions_by_rows(model, loss, 3)
     with pytest.raises(WorkloadError, match="without a gradient"):
-        norms_by_function(model, lambda m, b: m(b[0]).detach().sum(1), batch, ["0.weight"])
+        contributions_by_rows(model, lambda m, b: m(b[0]).detach().sum(1), batch)
 
 
 # ------------------------------------------------------------------------------------------------------ the exact noise

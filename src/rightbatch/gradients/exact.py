@@ -5,7 +5,7 @@ Nothing here is clever. It defines what the fast ways (`gradients.per_example`) 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -97,16 +97,9 @@ def one_example(model: nn.Module, loss: Loss, batch: Any, i: int) -> tuple[Tenso
     return total.sum(), weight
 
 
-def trained(model: nn.Module, names: Sequence[str] | None = None) -> dict[str, nn.Parameter]:
-    """The parameters that require a gradient, or those with these names. Raises `InputError` for an unknown name."""
-    known = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    for name in names or ():
-        if name not in known:
-            raise InputError(
-                f"The model has no trained parameter {name!r}. Name them as model.named_parameters() does; it has "
-                f"{', '.join(known) or 'none'}."
-            )
-    return known if names is None else {name: known[name] for name in names}
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that require a gradient, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def refuse_mixing(model: nn.Module) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from rightbatch.errors import InputError
 from rightbatch.gradients.capture import Arrival, Capture
-from rightbatch.gradients.exact import Loss
-from rightbatch.gradients.factors import Found, combinable, measure, wide
-from rightbatch.gradients.rows import gradient_rows
+from rightbatch.gradients.factors import Found, combinable, measure
 
 
 class PerExampleNorms:
@@ -124,23 +121,3 @@ class PerExampleNorms:
             self._found[arrival.name] = measure(parts, arrival.gradient)
         else:
             self._uncovered[arrival.name] = arrival.reason or "its layers use it in ways that cannot be added"
-
-
-# -------------------------------------------------------------------------------------------- where no layer has a rule
-
-
-def norms_by_function(model: nn.Module, loss: Loss, batch: Any, names: Sequence[str]) -> Tensor:
-    """|c_i|^2 over the named parameters, shape [examples], for any layers, from the loss function.
-
-    c_i is the contribution of example i to the gradient of `losses.mean_loss(loss(model, batch))`: with losses of the
-    examples or their mean, 1/B times the gradient of the loss of example i as a batch of one; with (total, weight), the
-    gradient of its total over the weight of all examples. The same as `PerExampleNorms` has for that mean, where the
-    loss of an example is its own. Gradients of many examples are made at once (`torch.func.vmap`), or, where a layer
-    cannot do that, by one backward pass for each. What is random is drawn anew; `.grad` is left alone.
-
-    Raises `InputError` for a name that is not a trained parameter, for a batch without tensors, and for a model with
-    batch normalisation in training mode; `WorkloadError` for a loss that is none of the kinds of `rightbatch.losses`.
-    """
-    found = [(wide(rows).square().sum(1), weights) for rows, weights in gradient_rows(model, loss, batch, names)]
-    squared, weights = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return squared / weights.sum() ** 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -19,20 +19,19 @@ NUMBERS = 1 << 24
 """Gradients of single examples are held for about so many numbers at a time."""
 
 
-def gradient_rows(
-    model: nn.Module, loss: Loss, batch: Any, names: Sequence[str] | None = None
-) -> Iterator[tuple[Tensor, Tensor]]:
+def gradient_rows(model: nn.Module, loss: Loss, batch: Any) -> Iterator[tuple[Tensor, Tensor]]:
     """For some examples after others: gradients of their summed losses `[m, d]`, and their weights in a mean `[m]`.
 
-    The columns are the trained parameters in the order of `model.named_parameters()`, or those with these names. What
-    is random is drawn anew; `.grad` is left alone.
+    The columns are the trained parameters in the order of `model.named_parameters()`. What is random is drawn anew;
+    `.grad` is left alone.
 
-    Raises `InputError` as `gradients.exact.per_example_gradients` does.
+    Raises `InputError` as `gradients.exact.per_example_gradients` does, `WorkloadError` for a loss that is none of the
+    kinds of `rightbatch.losses`.
     """
     refuse_mixing(model)
     examples = count_examples(batch)
     one_example(model, loss, batch, 0)  # a loss that is wrong says so here: vmap would take one without a gradient
-    parameters = trained(model, names)
+    parameters = trained(model)
     size = max(1, NUMBERS // max(1, sum(parameter.numel() for parameter in parameters.values())))
     for start in range(0, examples, size):
         yield _rows(model, loss, parameters, mapped(batch, operator.itemgetter(slice(start, start + size))))
