@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from diffusion import diffusion_covariance
 from rightbatch.errors import InputError
-from rightbatch.fit.posterior import ConstantSGD, diffusion_covariance, full_preconditioner, kl_divergence
+from rightbatch.fit.posterior import ConstantSGD, full_preconditioner, kl_divergence
 from rightbatch.landscape.optimum import optimum_of
 
 

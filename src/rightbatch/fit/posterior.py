@@ -131,24 +131,6 @@ def stationary_covariance(optimum: Optimum, sgd: ConstantSGD) -> Array:
     return fixed_point(transition, noise)[: optimum.size, : optimum.size]
 
 
-def diffusion_covariance(optimum: Optimum, sgd: ConstantSGD) -> Array:
-    """The same by the paper's stochastic differential equation, for rates far below the largest that is stable.
-
-    H A S + S A H = H C H / batch size, with H = rate times P over 1 - momentum: equations 13 and 25.
-    """
-    import scipy.linalg  # not needed by those who only ask for a temperature
-
-    step = sgd.step(optimum.size) / (1 - sgd.momentum)
-    drift = step @ optimum.hessian
-    least = float(np.linalg.eigvals(drift).real.min())
-    if least <= 0:
-        raise InputError(
-            f"The drift has an eigenvalue of {least:g}, where all have to be above zero: this is no minimum."
-        )
-    found: Array = scipy.linalg.solve_continuous_lyapunov(drift, step @ optimum.noise @ step.T / sgd.batch_size)
-    return (found + found.T) / 2
-
-
 def langevin_covariance(optimum: Optimum, step: float, batch_size: float) -> Array:
     """Of stochastic gradient Langevin dynamics at a constant step (Welling and Teh 2011): exact, as above.
 
@@ -247,9 +229,3 @@ def diagonal_preconditioner(optimum: Optimum, batch_size: float) -> Array:
     if (diagonal <= 0).any():
         raise InputError(f"{int((diagonal <= 0).sum())} parameters have no gradient noise: leave them out.")
     return 2 * batch_size / (optimum.examples * diagonal)
-
-
-def root_preconditioner(optimum: Optimum, batch_size: float) -> Array:
-    """That of AdaGrad and its like, in proportion to C_kk^-1/2, at its optimal rate, shape `[d]`: equation 47."""
-    roots = 1 / np.sqrt(np.diag(optimum.noise))
-    return roots * optimal_learning_rate(optimum, batch_size, preconditioner=roots)
