@@ -10,7 +10,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from rightbatch.fit.quantiles import t_quantile
+from rightbatch.fit.quantiles import t_interval
 from rightbatch.fit.step_time import powers_of_two, saturation
 from rightbatch.means import difference_of_means, mean_of, out_of_logs, ratio_of_means
 from rightbatch.records import Interval, StepTime
@@ -130,8 +130,7 @@ def time_ratio(cells: Cells, blocks: Blocks, upper: str, lower: str) -> Interval
     if squared == 0:
         return out_of_logs(Interval(centre, centre, centre))
     freedom = squared**2 / sum(part**2 / own for part, own in parts)
-    half = t_quantile(0.975, freedom) * math.sqrt(squared)
-    return out_of_logs(Interval(centre, centre - half, centre + half))
+    return out_of_logs(t_interval(centre, math.sqrt(squared), freedom))
 
 
 def time_ratio_to_best(cells: Cells, blocks: Blocks, end: int) -> Interval | None:

@@ -12,7 +12,7 @@ from _shallue_search import typical
 from numpy.typing import NDArray
 
 from rightbatch import Interval
-from rightbatch.fit.quantiles import t_quantile
+from rightbatch.fit.quantiles import t_interval, t_quantile
 from rightbatch.fit.tradeoff import TradeoffFit, fit_tradeoff
 from rightbatch.means import out_of_logs
 from rightbatch.reproduction import Claim, Comparison, Measured, held
@@ -118,8 +118,7 @@ def around(value: float, error: float, freedom: int) -> Interval:
     """A t interval, 95 %; none without an error."""
     if not (freedom and math.isfinite(error)):
         return Interval(value, note="one search")
-    half = t_quantile(0.975, freedom) * error
-    return Interval(value, value - half, value + half)
+    return t_interval(value, error, freedom)
 
 
 def fall(curve: Curve, small: int, large: int) -> Interval | None:

@@ -19,10 +19,10 @@ import numpy as np
 
 import rightbatch
 from rightbatch.bundled import WORKLOADS
-from rightbatch.fit.quantiles import t_quantile
+from rightbatch.fit.quantiles import t_interval
 from rightbatch.fit.tradeoff import fit_tradeoff
 from rightbatch.loading import as_module
-from rightbatch.means import out_of_logs
+from rightbatch.means import mean_of, out_of_logs
 from rightbatch.records import Interval
 from rightbatch.replay.table import Table, read_table
 from rightbatch.report import units
@@ -188,8 +188,7 @@ def interval(upper: tuple[float, float] | None, lower: tuple[float, float] | Non
     """Of a difference of logs, 95 %."""
     if upper is None or lower is None:
         return None
-    half = t_quantile(0.975, freedom) * math.sqrt(upper[1] + lower[1])
-    return Interval(upper[0] - lower[0], upper[0] - lower[0] - half, upper[0] - lower[0] + half)
+    return t_interval(upper[0] - lower[0], math.sqrt(upper[1] + lower[1]), freedom)
 
 
 def of_claims(of: Mapping[str, Any]) -> dict[str, Interval | None]:
@@ -198,9 +197,7 @@ def of_claims(of: Mapping[str, Any]) -> dict[str, Interval | None]:
     ends = [(along[0], along[-1]) for along in of["noise"]]
     grows = None
     if all(first and end for first, end in ends):
-        mean, squared = over_seeds([math.log(end / first) for first, end in ends])
-        half = t_quantile(0.975, len(ends) - 1) * math.sqrt(squared)
-        grows = Interval(mean, mean - half, mean + half)
+        grows = mean_of([math.log(end / first) for first, end in ends])
     return {
         "agree": interval(critical(of, last), noise_until(of, last), many),
         "noise grows": out_of_logs(grows),

@@ -8,7 +8,7 @@ from typing import overload
 
 import numpy as np
 
-from rightbatch.fit.quantiles import t_quantile
+from rightbatch.fit.quantiles import t_interval
 from rightbatch.records import Interval
 
 
@@ -19,8 +19,7 @@ def mean_of(values: Sequence[float], level: float = 0.95) -> Interval | None:
     mean = float(np.mean(values))
     if len(values) < 2:
         return Interval(mean, note="one seed")
-    half = t_quantile(0.5 + level / 2, len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    return Interval(mean, mean - half, mean + half, level)
+    return t_interval(mean, float(np.std(values, ddof=1)) / math.sqrt(len(values)), len(values) - 1, level)
 
 
 def difference_of_means(left: Sequence[float], right: Sequence[float], level: float = 0.95) -> Interval:
@@ -34,8 +33,7 @@ def difference_of_means(left: Sequence[float], right: Sequence[float], level: fl
     if error == 0:
         return Interval(difference, difference, difference, level)
     freedom = error**4 / sum(part**2 / (len(values) - 1) for part, values in zip(parts, groups, strict=True))
-    half = t_quantile(0.5 + level / 2, freedom) * error
-    return Interval(difference, difference - half, difference + half, level)
+    return t_interval(difference, error, freedom, level)
 
 
 def ratio_of_means(upper: Sequence[float], lower: Sequence[float], level: float = 0.95) -> Interval:

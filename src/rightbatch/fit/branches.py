@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rightbatch.errors import InputError
-from rightbatch.fit.quantiles import t_quantile
+from rightbatch.fit.quantiles import t_interval
 from rightbatch.records import Interval
 
 RULES: Mapping[str, Callable[[float], float]] = {"linear": lambda k: k, "sqrt": math.sqrt, "constant": lambda k: 1.0}
@@ -123,9 +123,8 @@ def difference(base: Sequence[float], losses: Sequence[float]) -> Interval:
     if not np.all(np.isfinite(losses)):
         return Interval(math.inf, math.inf, math.inf, LEVEL)
     paired = np.asarray(losses, float) - np.asarray(base, float)
-    mean = float(paired.mean())
-    half = t_quantile(0.5 + LEVEL / 2, len(paired) - 1) * float(paired.std(ddof=1)) / math.sqrt(len(paired))
-    return Interval(mean, mean - half, mean + half, LEVEL)
+    error = float(paired.std(ddof=1)) / math.sqrt(len(paired))
+    return t_interval(float(paired.mean()), error, len(paired) - 1, LEVEL)
 
 
 def surely_fails(base: Sequence[float], losses: Sequence[float], tolerance: float) -> bool:

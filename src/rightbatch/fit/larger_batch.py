@@ -20,7 +20,7 @@ import scipy
 from numpy.typing import NDArray
 
 from rightbatch.errors import InputError
-from rightbatch.fit.quantiles import t_quantile
+from rightbatch.fit.quantiles import t_interval_of_factor
 from rightbatch.records import Interval
 
 Array = NDArray[np.float64]
@@ -146,6 +146,5 @@ def predict_larger(
     if not at > max(batch_sizes):
         raise InputError(f"{at:g} is not larger than the sizes that are known, up to {max(batch_sizes):g}.")
     belief = misfit.after(errors_ahead(batch_sizes, examples))
-    half = t_quantile((1 + level) / 2, belief.freedom) * belief.deviation * math.sqrt(1 + line.leverage(at))
-    found = line.examples(at)
-    return Interval(found, found * math.exp(-half), found * math.exp(half), level)
+    error = belief.deviation * math.sqrt(1 + line.leverage(at))
+    return t_interval_of_factor(line.examples(at), error, belief.freedom, level)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rightbatch.errors import InputError
 from rightbatch.fit.hyperbola import HyperbolaFit, fit_hyperbola
-from rightbatch.fit.quantiles import t_quantile
+from rightbatch.fit.quantiles import t_interval, t_quantile
 from rightbatch.records import Interval
 
 
@@ -128,5 +128,4 @@ def fit_rate_law(batch_sizes: Sequence[float], rates: Sequence[float], level: fl
     x, y, freedom = x - x.mean(), y - y.mean(), len(x) - 2
     slope = float(x @ y / (x @ x))
     error = math.sqrt(float(((y - slope * x) ** 2).sum() / freedom / (x @ x)))
-    half = t_quantile(0.5 + level / 2, freedom) * error
-    return RateLawFit(Interval(slope, slope - half, slope + half, level), saturating)
+    return RateLawFit(t_interval(slope, error, freedom, level), saturating)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import scipy  # its parts are loaded when they are first used
 
 from rightbatch.errors import InputError
-from rightbatch.fit.quantiles import t_quantile
+from rightbatch.fit.quantiles import t_interval, t_quantile
 from rightbatch.records import GradientSample, Interval
 
 Array = npt.NDArray[np.float64]
@@ -149,17 +149,16 @@ def noise_scale(
     weights = _weights(np.array([sample.step for sample in samples]))
     shares = (weights[1:] ** 2 + weights[:-1] ** 2) / 2
     freedom = max(2, round(2 / 3 * float(shares.sum() ** 2 / (shares**2).sum())))
-    quantile = t_quantile(0.5 + level / 2, freedom)
     differences = np.diff([trace, gradient])
     covariance = (differences * shares) @ differences.T / 2 * float((weights**2).sum() / shares.sum())
     means = float(trace @ weights), float(gradient @ weights)
     errors = np.sqrt(np.diag(covariance))
-    low, high = _fieller(*means, covariance, quantile)
+    low, high = _fieller(*means, covariance, t_quantile(0.5 + level / 2, freedom))
     estimate = max(0.0, means[0]) / means[1] if means[1] > 0 else math.inf
     return NoiseEstimate(
         scale=Interval(estimate, min(low, estimate), max(high, estimate), level),
-        gradient_squared=Interval(means[1], means[1] - quantile * errors[1], means[1] + quantile * errors[1], level),
-        noise_trace=Interval(means[0], means[0] - quantile * errors[0], means[0] + quantile * errors[0], level),
+        gradient_squared=t_interval(means[1], errors[1], freedom, level),
+        noise_trace=t_interval(means[0], errors[0], freedom, level),
         batch_sizes=(min(s.batch_size for s in samples), max(s.batch_size for s in samples)),
         learning_rates=(min(s.learning_rate for s in samples), max(s.learning_rate for s in samples)),
         steps=(min(s.step for s in samples), max(s.step for s in samples)),

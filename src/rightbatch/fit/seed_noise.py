@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rightbatch.fit.quantiles import t_quantile
+from rightbatch.fit.quantiles import t_interval_of_factor
 from rightbatch.records import Interval
 
 
@@ -30,8 +30,7 @@ class SeedNoise:
         if self.deviation is None:
             return Interval(estimate, note="no interval: one seed", level=level)
         error = math.hypot(self.deviation * leverage, other_error)
-        half = t_quantile(0.5 + level / 2, self.freedom) * error
-        return Interval(estimate, estimate * math.exp(-half), estimate * math.exp(half), level)
+        return t_interval_of_factor(estimate, error, self.freedom, level)
 
 
 def pool_seed_noise(cells: Iterable[Sequence[float]]) -> SeedNoise:

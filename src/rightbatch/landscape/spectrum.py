@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from rightbatch.fit.quantiles import t_quantile
+from rightbatch.fit.quantiles import t_interval
 from rightbatch.landscape.surface import Surface
 from rightbatch.records import Interval
 
@@ -71,8 +71,7 @@ def trace(surface: Surface, *, probes: int, seed: int = 0) -> Interval:
         signs -= largest.T @ (largest @ signs)
         left.append(float(signs @ _product(surface, signs)))
     mean, error = exact + float(np.mean(left)), float(np.std(left, ddof=1)) / math.sqrt(len(left))
-    half = t_quantile(0.5 + LEVEL / 2, len(left) - 1) * error
-    return Interval(mean, mean - half, mean + half, LEVEL)
+    return t_interval(mean, error, len(left) - 1, LEVEL)
 
 
 def _product(surface: Surface, vector: Array) -> Array:

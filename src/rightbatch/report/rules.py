@@ -10,8 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rightbatch.fit.quantiles import t_quantile
+from rightbatch.fit.quantiles import t_interval
 from rightbatch.records import Interval, to_json
+from rightbatch.report import units
 from rightbatch.rules import (
     FAMILIES,
     Effect,
@@ -37,9 +38,8 @@ IS_WORSE = {Verdict.HOLDS: "yes", Verdict.FAILS: "no", Verdict.CANNOT_TELL: "can
 
 def effect_value(effect: Effect) -> str:
     """An effect with its 95 % interval, in its own unit."""
-    half = t_quantile(0.975, effect.freedom) * effect.error
-    low, high = effect.value - half, effect.value + half
-    return f"{_said(effect, effect.value)} [{_said(effect, low)}, {_said(effect, high)}]"
+    found = t_interval(effect.value, effect.error, effect.freedom)
+    return units.interval(found, lambda value: _said(effect, value))
 
 
 def effect_range(effect: Effect) -> str:

@@ -13,8 +13,9 @@ from rightbatch.cells import Cell
 from rightbatch.errors import InputError
 from rightbatch.evidence import Evidence
 from rightbatch.fit.noise import NoiseEstimate, last_quarter, noise_scale
-from rightbatch.fit.quantiles import t_quantile
+from rightbatch.fit.quantiles import t_interval, t_quantile
 from rightbatch.fit.tradeoff import TradeoffFit, fit_tradeoff
+from rightbatch.means import out_of_logs
 from rightbatch.question import Objective
 from rightbatch.records import Interval, Setting
 from rightbatch.rules.effects import Effect, Untold
@@ -42,8 +43,7 @@ class Known:
 
     def interval(self, freedom: int, level: float = 0.95) -> Interval:
         """Its t interval, in its own unit."""
-        half = t_quantile(0.5 + level / 2, freedom) * self.error
-        return Interval(math.exp(self.log), math.exp(self.log - half), math.exp(self.log + half), level)
+        return out_of_logs(t_interval(self.log, self.error, freedom, level))
 
 
 @dataclass(frozen=True)

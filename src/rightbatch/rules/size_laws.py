@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from rightbatch.fit.quantiles import t_quantile
+from rightbatch.fit.quantiles import t_interval_of_factor
 from rightbatch.records import Interval
 from rightbatch.rules.case import Case, from_interval
 from rightbatch.rules.costs import CHEAP, judge_size
@@ -73,8 +73,7 @@ def _goodput(case: Case) -> Interval | None:
     if alpha.estimate <= 0 or beta.estimate <= 0:
         return None
     size = goodput(alpha.estimate, beta.estimate, noise.scale.estimate)
-    half = t_quantile(0.975, noise.freedom) * noise.relative_error / 2
-    return Interval(size, size * math.exp(-half), size * math.exp(half))
+    return t_interval_of_factor(size, noise.relative_error / 2, noise.freedom)
 
 
 def _predict_goodput(case: Case) -> tuple[Prediction, ...]:
