@@ -280,8 +280,7 @@ class TrainingRun:
             self._stepper.load(state["stepper"])
             self._random.load(state["random"])
             self._kept.load(state["kept"])
-            # By the steps made: an earlier version may have had other rungs.
-            # By its step: where rungs lie has changed since states were first kept. States of before say no "begun".
+            # By the steps made: where rungs lie has changed since states were first kept. Old states say no "begun".
             self._next = bisect.bisect(self._rungs, self._stepper.step) if state.get("begun", True) else 0
             self._seconds = state["seconds"]
         except Exception as error:  # torch has no type for a damaged file or a model of another shape

@@ -56,7 +56,10 @@ class MemoryFit:
         return Interval(increase + away, max(0.0, increase + away - error), increase + away + error, LEVEL)
 
     def largest(self, room_bytes: float, errors: float = 0.0) -> float:
-        """The size at which the increase reaches the room, with so many standard errors to spare."""
+        """The size at which the increase reaches the room, with so many standard errors of the slope to spare.
+
+        And with half as many of the spread of one measurement.
+        """
         size, increase = self.anchor
         left = room_bytes - increase - 0.5 * errors * self.spread_bytes
         return size + left / (self.example_bytes.estimate * (1 + errors * self.slope_error))
