@@ -14,7 +14,7 @@ import rightbatch
 ROOT = Path(rightbatch.__file__).parent
 
 LAYERS = [
-    ["errors", "findings", "machine", "streams", "wording"],
+    ["errors", "findings", "machine", "nearness", "streams", "wording"],
     ["records", "raised", "memory_room"],
     ["batch_schedule"],
     ["minima", "typed"],

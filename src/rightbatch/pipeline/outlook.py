@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from rightbatch.curves import until_horizon
 from rightbatch.evidence import Evidence
+from rightbatch.nearness import nearest
+from rightbatch.pipeline.setting_up import first_choice
 from rightbatch.records import Trial
 from rightbatch.search.sweep import Sweep
 
@@ -76,9 +78,8 @@ def of_adaptive(batch_sizes: Sequence[int], seeds: int, evidence: Evidence) -> O
 
 def of_few_runs(evidence: Evidence) -> Outlook:
     """That of the search of few runs, by a run of what is trained with now, or of the size nearest to it."""
-    present = evidence.facts.present[0] if evidence.facts.present else 32
-    timed = sorted((r.batch_size for r in evidence.step_times), key=lambda size: max(size / present, present / size))
-    seconds = _run_seconds(evidence, timed[0]) if timed else None
+    timed, (present, _) = [record.batch_size for record in evidence.step_times], first_choice(evidence.facts)
+    seconds = _run_seconds(evidence, nearest(timed, present)) if timed else None
     low, high = RUNS_OF_A_SEARCH
     return Outlook(None, *((low * seconds, high * seconds) if seconds is not None else (None, None)))
 

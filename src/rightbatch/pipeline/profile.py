@@ -11,6 +11,7 @@ from typing import Any
 from rightbatch.commands import CommandRunner
 from rightbatch.errors import WorkloadError
 from rightbatch.fit.step_time import unsteady
+from rightbatch.nearness import apart
 from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.runners import as_runner
 from rightbatch.pipeline.setting_up import check_sizes, first_choice, open_study
@@ -88,7 +89,7 @@ def measure_step_times(
     present, _ = first_choice(runner.facts)
     begun = {record.batch_size: record for record in known if record.unfinished}
     missing = wanted - (set() if again else finished)
-    nearest = sorted(missing, key=lambda size: max(size / present, present / size))
+    nearest = sorted(missing, key=lambda size: apart(size, present))
     if missing:
         started = time.monotonic()
         hasty = {r.batch_size for r in known if not r.unfinished and len(r.seconds) <= HASTY_ROUNDS} & wanted

@@ -11,10 +11,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
 
 from rightbatch.curves import until_target
 from rightbatch.evidence import Evidence
+from rightbatch.nearness import apart, nearest
 from rightbatch.records import Trial
 from rightbatch.replay.scale import SMALL
 from rightbatch.replay.seen import cells_of, fastest, offered_rates
@@ -22,8 +22,6 @@ from rightbatch.replay.table import Cell
 from rightbatch.replay.world import Told
 from rightbatch.search.searcher import Guess
 from rightbatch.search.strategy import Action, Advance, Done, Offers
-
-Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -67,9 +65,9 @@ def grid(told: Told) -> InOrder:
 def default_32(told: Told) -> InOrder:
     """Batch size 32, or the nearest that there is; its rates one after the other, outwards from the middle."""
     rates = offered_rates(told)
-    size = nearest(tuple(rates), SMALL)
+    size = nearest(rates, SMALL)
     middle = middle_of(told.rates)
-    order = sorted(rates[size], key=lambda rate: abs(math.log(rate / middle)))
+    order = sorted(rates[size], key=lambda rate: apart(rate, middle))
     return InOrder(tuple((size, rate) for rate in order), told.offers, rounds=1)
 
 
@@ -107,11 +105,6 @@ class Largest:
 
 
 # ------------------------------------------------------------------------------------------------------- helpers
-
-
-def nearest(values: Sequence[Number], wanted: float) -> Number:
-    """The value nearest in ratio; of two that are as near, the first."""
-    return min(values, key=lambda value: abs(math.log(value / wanted)))
 
 
 def middle_of(rates: Sequence[float]) -> float:

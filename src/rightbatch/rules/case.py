@@ -16,6 +16,7 @@ from rightbatch.fit.noise import NoiseEstimate, last_quarter, noise_scale
 from rightbatch.fit.quantiles import t_interval, t_quantile
 from rightbatch.fit.tradeoff import TradeoffFit, fit_tradeoff
 from rightbatch.means import out_of_logs
+from rightbatch.nearness import apart, nearest
 from rightbatch.question import Objective
 from rightbatch.records import Interval, Setting
 from rightbatch.rules.effects import Effect, Untold
@@ -149,10 +150,8 @@ class Case:
 
     def near(self, batch_size: float) -> int | None:
         """The size with a cost that is nearest to one that a rule names, within a factor 1.5; None without one."""
-        near = min(self.costs, key=lambda size: abs(math.log(size / batch_size)), default=None)
-        if near is None or abs(math.log(near / batch_size)) > math.log(NEAR):
-            return None
-        return near
+        near = nearest(self.costs, batch_size) if self.costs else None
+        return None if near is None or apart(near, batch_size) > math.log(NEAR) else near
 
     @cached_property
     def base(self) -> Tuned | None:
@@ -161,7 +160,7 @@ class Case:
             return None
         present = self.evidence.facts.present
         wanted = present[0] if present else self.rated[len(self.rated) // 2].batch_size
-        return min(self.rated, key=lambda one: abs(math.log(one.batch_size / wanted)))
+        return min(self.rated, key=lambda one: apart(one.batch_size, wanted))
 
     @cached_property
     def tradeoff(self) -> TradeoffFit | None:

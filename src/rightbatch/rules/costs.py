@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from rightbatch.nearness import apart, nearest
 from rightbatch.rules.case import AS_CHEAP, NEAR, Case
 from rightbatch.rules.effects import Effect, Finding, Untold
 
@@ -33,9 +34,9 @@ def judge_size(case: Case, batch_size: float) -> Finding | Untold:
 def _missed(case: Case, batch_size: float) -> Finding | Untold:
     """What is known of a size with no cost of its own: that no rate got it there, or nothing."""
     tried = [size.batch_size for size in case.evidence.sizes]
-    near = min(tried, key=lambda size: abs(math.log(size / batch_size)), default=None)
+    near = nearest(tried, batch_size) if tried else None
     best = min(case.costs, key=lambda size: case.costs[size].log)
-    close = near is not None and abs(math.log(near / batch_size)) <= math.log(NEAR)
+    close = near is not None and apart(near, batch_size) <= math.log(NEAR)
     least = case.least_cost(near) if near is not None and close else None
     if near is None or least is None:
         return Untold(f"no size near {batch_size:.0f} was brought to the target", case.sweep(f"{batch_size:.0f}"))

@@ -15,6 +15,7 @@ import numpy as np
 
 from rightbatch import curves
 from rightbatch.evidence import FRESH_SEED, Evidence
+from rightbatch.nearness import nearest
 from rightbatch.records import Direction, Point, Run, StopReason
 from rightbatch.rules.effects import Untold
 
@@ -219,7 +220,7 @@ def _one_rate(evidence: Evidence, cells: Cells) -> float:
     most = max(counts.values())
     present = evidence.facts.present
     wanted = present[1] if present else max(cells, key=lambda cell: float(np.mean(cells[cell])))[1]
-    return min((rate for rate, n in counts.items() if n == most), key=lambda rate: abs(math.log(rate / wanted)))
+    return nearest((rate for rate, n in counts.items() if n == most), wanted)
 
 
 def still_improving(evidence: Evidence, found: Qualities, tolerance: float) -> list[int]:

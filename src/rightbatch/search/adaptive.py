@@ -10,6 +10,7 @@ from rightbatch.cells import Cell
 from rightbatch.curves import Curve, StopRule, any_rule, until_target
 from rightbatch.evidence import FRESH_SEED, Evidence
 from rightbatch.lattice import rate_at
+from rightbatch.nearness import nearest
 from rightbatch.question import Objective
 from rightbatch.records import Settings, Trial
 from rightbatch.search.rates import SPAN, next_index
@@ -54,7 +55,7 @@ class Adaptive:
     # ------------------------------------------------------------------------------------------------- stages
 
     def _coarse(self, evidence: Evidence) -> Advance | None:
-        first = self._nearest(self.first_size)
+        first = nearest(self.batch_sizes, self.first_size)
         action = self._tune(evidence, first, None)
         if action is not None or first in _being_tuned(evidence):
             return action
@@ -148,13 +149,10 @@ class Adaptive:
     def _trial(self, size: int, rate: float, seed: int) -> Trial:
         return Trial(size, rate, seed, self.planned_examples, self.settings)
 
-    def _nearest(self, size: float) -> int:
-        return min(self.batch_sizes, key=lambda s: abs(s / size - 1) if s >= size else size / s - 1)
-
     def _next(self, size: int, step: float) -> int | None:
         """The size nearest to a factor `step` away, of those truly on that side; None at the end."""
         beyond = [s for s in self.batch_sizes if (s > size if step > 1 else s < size)]
-        return min(beyond, key=lambda s: abs(math.log(s / (size * step))), default=None)
+        return nearest(beyond, size * step) if beyond else None
 
     def _cost(self, evidence: Evidence, size: int) -> float:
         return min((cell.mean for cell in evidence.cells_of(size)), default=math.inf)

@@ -24,6 +24,7 @@ import numpy.typing as npt
 import scipy  # its parts are loaded when they are first used
 
 from rightbatch.fit.noise import CriticalPrior
+from rightbatch.nearness import nearest
 
 Array = npt.NDArray[np.float64]
 
@@ -83,7 +84,7 @@ class Laws:
             if size in known:
                 shape[:, k] = math.log(known[size])
             elif known:
-                near = min(known, key=lambda other: abs(math.log(other / size)))
+                near = nearest(known, size)
                 shape[:, k] += math.log(known[near]) - self._log_shape(np.array([float(near)]))[:, 0]
         return shape
 
