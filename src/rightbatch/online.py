@@ -13,7 +13,7 @@ from rightbatch.evaluation import Evaluator
 from rightbatch.fit.step_time import fit_step_time
 from rightbatch.raised import explained
 from rightbatch.records import Point, StepTime, Target, Trial
-from rightbatch.steering import monitor_for
+from rightbatch.steering import monitor_for, samples_after
 from rightbatch.stepping import Stepper
 from rightbatch.streams import RandomStreams
 from rightbatch.workload import Workload
@@ -86,8 +86,7 @@ class OnlineRun:
 
     def _step(self) -> float:
         stepper = self.stepper
-        samples = () if self._monitor is None else tuple(self._monitor.samples_after(self._sampled))
-        self._sampled = max([self._sampled, *(sample.step for sample in samples)])
+        samples, self._sampled = samples_after(self._monitor, self._sampled)
         rate = float(stepper.optimizer.param_groups[0]["lr"])
         first = self.trial.batch_size
         seen = Seen(stepper.examples, stepper.step, stepper.batch_size, first, rate, self._loss, samples, *self._law)

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from rightbatch.controllers.contract import Controller, Seen
 from rightbatch.errors import InputError
 from rightbatch.gradients.monitor import NoiseScale
+from rightbatch.records import GradientSample
 from rightbatch.schedules import Pace, multiply_rates
 
 KEPT = ("examples", "steps", "rate_factor")
@@ -47,6 +48,12 @@ def monitor_for(
         )
     inner_products = "inner products" in controller.needs
     return NoiseScale(model, optimizer, overhead=overhead, scaler=scaler, inner_products=inner_products)
+
+
+def samples_after(monitor: NoiseScale | None, step: int) -> tuple[tuple[GradientSample, ...], int]:
+    """What a monitor sampled after a step, and which step it sampled last; nothing where there is no monitor."""
+    samples = () if monitor is None else tuple(monitor.samples_after(step))
+    return samples, max([step, *(sample.step for sample in samples)])
 
 
 class Steered:
@@ -110,8 +117,7 @@ class Steered:
         self._choose()
 
     def _choose(self) -> None:
-        samples = () if self._monitor is None else tuple(self._monitor.samples_after(self._sampled))
-        self._sampled = max([self._sampled, *(sample.step for sample in samples)])
+        samples, self._sampled = samples_after(self._monitor, self._sampled)
         seen = Seen(
             self.examples,
             self.steps,
