@@ -32,11 +32,12 @@ from rightbatch.errors import InsufficientEvidence
 from rightbatch.evidence import Evidence
 from rightbatch.lattice import index_of, rate_at
 from rightbatch.pipeline.asking import Ask
+from rightbatch.pipeline.first_choice import first_choice
 from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.profile import default_sizes
 from rightbatch.pipeline.runners import as_runner
 from rightbatch.pipeline.searching import RATES_AROUND
-from rightbatch.pipeline.setting_up import first_choice, gather, question, stated_target
+from rightbatch.pipeline.setting_up import gather, question, stated_target
 from rightbatch.question import Objective
 from rightbatch.records import Environment, StepTime, Trial, WorkloadFacts
 from rightbatch.replay.optuna_peers import tpe

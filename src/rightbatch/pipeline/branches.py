@@ -20,10 +20,11 @@ from rightbatch.pipeline.branch_plan import (
     steps_of,
     whole_batches,
 )
+from rightbatch.pipeline.first_choice import first_trial
 from rightbatch.pipeline.runners import StartFrom, as_runner
-from rightbatch.pipeline.setting_up import evidence_so_far, facts_as_asked, first_choice, open_study, steps_to_target
+from rightbatch.pipeline.setting_up import evidence_so_far, facts_as_asked, open_study, steps_to_target
 from rightbatch.raised import MemoryExhausted
-from rightbatch.records import Settings, Trial
+from rightbatch.records import Trial
 from rightbatch.runner import BranchesOff, Trunk
 
 STEPS = 300
@@ -119,10 +120,7 @@ def branches(
     if tolerance is not None:
         tolerance_of((), tolerance)
     facts = facts_as_asked(runner.facts, ask)
-    size, rate = first_choice(facts)
-    trial = Trial(
-        batch_size or size, learning_rate or rate, seed, facts.planned_examples or None, Settings(ask.settings)
-    )
+    trial = first_trial(facts, ask, seed, batch_size=batch_size, learning_rate=learning_rate)
     tried = factors_within(factors, trial.batch_size, facts)
     with open_study(study, runner.facts, given=workload) as kept:
         if at is None:

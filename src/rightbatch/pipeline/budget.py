@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from rightbatch.errors import InputError
 from rightbatch.fit.step_time import median_seconds
 from rightbatch.pipeline.asking import Ask
+from rightbatch.pipeline.first_choice import first_trial
 from rightbatch.pipeline.profile import HASTY_ROUNDS, measure_step_times
-from rightbatch.pipeline.setting_up import facts_as_asked, first_choice
-from rightbatch.records import Trial
+from rightbatch.pipeline.setting_up import facts_as_asked
 from rightbatch.runner import Runner
 from rightbatch.store import Study
 
@@ -69,8 +69,8 @@ def run_seconds(study: Study, runner: Runner, ask: Ask) -> float:
     in them. Raises `InputError` where no length is planned, or no step of that size can be timed.
     """
     facts = facts_as_asked(runner.facts, ask)
-    size, rate = first_choice(facts)
-    steps = Trial(size, rate, 0, facts.planned_examples or None).planned_steps
+    trial = first_trial(facts, ask)
+    size, steps = trial.batch_size, trial.planned_steps
     if steps is None:
         raise InputError(
             f"A budget in multiples of one run needs its length, and how long a run of {facts.name!r} is planned to be "

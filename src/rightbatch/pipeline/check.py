@@ -12,9 +12,10 @@ from rightbatch.commands import CommandRunner
 from rightbatch.errors import InputError, WorkloadError
 from rightbatch.findings import CheckReport, Fault, Finding, NotLookedAt
 from rightbatch.pipeline.asking import Ask
+from rightbatch.pipeline.first_choice import first_trial
 from rightbatch.pipeline.runners import as_runner, from_name
-from rightbatch.pipeline.setting_up import asked_target, facts_as_asked, first_choice
-from rightbatch.records import Settings, Target, Trial, WorkloadFacts
+from rightbatch.pipeline.setting_up import asked_target, facts_as_asked
+from rightbatch.records import Target, Trial, WorkloadFacts
 from rightbatch.runner import Runner
 from rightbatch.tables import is_table
 
@@ -50,10 +51,9 @@ def check(workload: Any, *, device: str | None = None, threads: int | None = Non
         findings = (*beforehand, unusable)
         return CheckReport(_name(made, workload), findings, (), time.perf_counter() - started)
     facts = facts_as_asked(runner.facts, ask)
-    size, rate = first_choice(facts)
+    trial = first_trial(facts, ask, SEED)
     if facts.present is None and facts.train_examples:
-        size = min(size, facts.train_examples)
-    trial = Trial(size, rate, SEED, facts.planned_examples or None, Settings(ask.settings))
+        trial = replace(trial, batch_size=min(trial.batch_size, facts.train_examples))
     findings_of, looked_at, not_looked_at = _look(runner, facts, trial, asked_target(facts, ask))
     return CheckReport(
         workload=facts.name,

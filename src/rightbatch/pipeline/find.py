@@ -15,6 +15,7 @@ from rightbatch.pipeline import outlook
 from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.budget import parse_budget, run_seconds
 from rightbatch.pipeline.desk import OUT_OF_BUDGET, Watch, unwatched
+from rightbatch.pipeline.first_choice import first_choice
 from rightbatch.pipeline.growing import check_growing, drive_fixed_and_growing, grown_sizes
 from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.memory import cautions_of_fitting, fitting
@@ -27,7 +28,6 @@ from rightbatch.pipeline.setting_up import (
     ChangedCode,
     ask_of,
     check_sizes,
-    first_choice,
     open_study,
     pose,
     timed_sizes,
@@ -181,7 +181,7 @@ def _strategy(runner: Runner, evidence: Evidence, ask: Ask, sizes: Sequence[int]
 
     Of a recorded table everything is taken, which costs nothing.
     """
-    size, rate = ask.present or first_choice(evidence.facts)
+    size, rate = first_choice(evidence.facts)
     settings = Settings(ask.settings)
     planned = evidence.facts.planned_examples
     rates = recorded_rates(runner)

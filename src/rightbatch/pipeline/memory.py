@@ -14,9 +14,10 @@ from rightbatch.fit.memory import CURVATURE, CURVATURE_OF_HEAPS, MemoryFit, fit_
 from rightbatch.memory_answer import Accumulated, MemoryReport
 from rightbatch.memory_room import HEADROOM, free_bytes, parse_bytes
 from rightbatch.pipeline.asking import Ask
+from rightbatch.pipeline.first_choice import first_choice
 from rightbatch.pipeline.memory_probes import Probes
 from rightbatch.pipeline.runners import as_runner, maker_of
-from rightbatch.pipeline.setting_up import facts_as_asked, first_choice, open_study
+from rightbatch.pipeline.setting_up import facts_as_asked, open_study
 from rightbatch.probing import Allowance, Prober
 from rightbatch.records import MemoryProbe
 from rightbatch.runner import MeasuresMemory, Runner

@@ -14,11 +14,12 @@ from rightbatch.errors import InputError
 from rightbatch.evidence import Evidence
 from rightbatch.fit.noise import FEWEST_SAMPLES, NoiseEstimate, critical_prior, noise_scale
 from rightbatch.pipeline.asking import Ask
+from rightbatch.pipeline.first_choice import first_trial
 from rightbatch.pipeline.runners import as_runner
 from rightbatch.pipeline.searching import forecast_of
-from rightbatch.pipeline.setting_up import evidence_so_far, facts_as_asked, first_choice, open_study, steps_to_target
+from rightbatch.pipeline.setting_up import evidence_so_far, facts_as_asked, open_study, steps_to_target
 from rightbatch.recommend import laws_of
-from rightbatch.records import GradientSample, Interval, Settings, Trial
+from rightbatch.records import GradientSample, Interval, Trial
 from rightbatch.runner import MeasuresNoise
 
 STEPS = 300
@@ -96,10 +97,7 @@ def noise(
             f"of your own, watch them with rightbatch.NoiseScale(model, optimizer)."
         )
     facts = facts_as_asked(runner.facts, ask)
-    size, rate = first_choice(facts)
-    trial = Trial(
-        batch_size or size, learning_rate or rate, seed, facts.planned_examples or None, Settings(ask.settings)
-    )
+    trial = first_trial(facts, ask, seed, batch_size=batch_size, learning_rate=learning_rate)
     if steps is not None and steps < STRETCHES * FEWEST_SAMPLES:
         raise InputError(f"At least {STRETCHES * FEWEST_SAMPLES} steps are needed to see noise, got {steps}.")
     with open_study(study, runner.facts, given=workload) as kept:

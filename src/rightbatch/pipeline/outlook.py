@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rightbatch.curves import until_horizon
 from rightbatch.evidence import Evidence
 from rightbatch.nearness import nearest
-from rightbatch.pipeline.setting_up import first_choice
+from rightbatch.pipeline.first_choice import first_choice
 from rightbatch.records import Trial
 from rightbatch.search.sweep import Sweep
 

@@ -9,10 +9,11 @@ from typing import Any
 from rightbatch.errors import InsufficientEvidence
 from rightbatch.minima import Choices
 from rightbatch.pipeline.desk import Watch, unwatched, weights_path
+from rightbatch.pipeline.first_choice import first_choice
 from rightbatch.pipeline.models import models_folder
 from rightbatch.pipeline.profile import measure_step_times
 from rightbatch.pipeline.runners import StartFrom, as_runner
-from rightbatch.pipeline.setting_up import ChangedCode, check_sizes, first_choice, open_study, train_once
+from rightbatch.pipeline.setting_up import ChangedCode, check_sizes, open_study, train_once
 from rightbatch.pipeline.sharpness import sharpness
 from rightbatch.records import StopReason, Trial
 from rightbatch.store import Study

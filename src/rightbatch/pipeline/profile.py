@@ -13,8 +13,9 @@ from rightbatch.errors import WorkloadError
 from rightbatch.fit.step_time import unsteady
 from rightbatch.nearness import apart
 from rightbatch.pipeline.asking import Ask
+from rightbatch.pipeline.first_choice import first_choice
 from rightbatch.pipeline.runners import as_runner
-from rightbatch.pipeline.setting_up import check_sizes, first_choice, open_study
+from rightbatch.pipeline.setting_up import check_sizes, open_study
 from rightbatch.raised import tell_left_out
 from rightbatch.records import StepTime
 from rightbatch.runner import Runner

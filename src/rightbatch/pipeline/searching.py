@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rightbatch.evidence import FRESH_SEED, Evidence
 from rightbatch.lattice import index_of, rate_at
-from rightbatch.pipeline.setting_up import first_choice
+from rightbatch.pipeline.first_choice import first_choice
 from rightbatch.question import Objective
 from rightbatch.records import Trial
 from rightbatch.search.few_runs import FewRuns

@@ -15,6 +15,7 @@ from rightbatch.errors import ChangedCodeError, InputError, InsufficientEvidence
 from rightbatch.evidence import Evidence
 from rightbatch.pipeline.asking import Ask, keep_asked
 from rightbatch.pipeline.desk import Watch, unwatched
+from rightbatch.pipeline.first_choice import first_choice, usual_rate
 from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.runners import as_given
 from rightbatch.question import Objective, Question
@@ -26,12 +27,6 @@ from rightbatch.store import Study
 
 GAIN_FORGONE = 0.02
 """Without a target, one is set this share of the gain short of what the present choice reaches."""
-
-USUAL_RATES = {"SGD": 0.1, "SGD momentum": 0.03, "Adam": 0.001}
-"""Where to begin when nobody says at which rate they train now."""
-
-RATE_OF_UNKNOWN = 0.001
-"""The same, by an optimizer of which nothing is known: hardly any diverges there."""
 
 
 # ------------------------------------------------------------------------------------------------------- studies
@@ -300,14 +295,3 @@ def check_sizes(facts: WorkloadFacts, batch_sizes: Sequence[int]) -> None:
         raise InputError(
             f"Batch size {too_large[0]} is larger than the data: {facts.train_examples} training examples."
         )
-
-
-def usual_rate(optimizer: str) -> float | None:
-    """The rate to begin at for an optimizer nobody said a rate for; None for one that is not known."""
-    known = [rate for name, rate in USUAL_RATES.items() if optimizer.startswith(name)]
-    return known[-1] if known else None
-
-
-def first_choice(facts: WorkloadFacts) -> tuple[int, float]:
-    """The size and rate to begin at: what the person trains with now, else 32 and the optimizer's usual rate."""
-    return facts.present or (32, usual_rate(facts.optimizer) or RATE_OF_UNKNOWN)

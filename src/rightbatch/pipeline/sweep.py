@@ -15,13 +15,14 @@ from rightbatch.lattice import snap
 from rightbatch.pipeline import outlook
 from rightbatch.pipeline.asking import Ask
 from rightbatch.pipeline.desk import OUT_OF_BUDGET, Watch, unwatched
+from rightbatch.pipeline.first_choice import first_choice
 from rightbatch.pipeline.loop import drive
 from rightbatch.pipeline.models import models_folder
 from rightbatch.pipeline.other_settings import beside_other_settings
 from rightbatch.pipeline.profile import measure_step_times
 from rightbatch.pipeline.runners import KeepModels, StartFrom, as_runner, crew_of, recorded_rates
 from rightbatch.pipeline.searching import forecast_of
-from rightbatch.pipeline.setting_up import ChangedCode, ask_of, check_sizes, first_choice, open_study, pose, timed_sizes
+from rightbatch.pipeline.setting_up import ChangedCode, ask_of, check_sizes, open_study, pose, timed_sizes
 from rightbatch.recommend import recommend
 from rightbatch.records import Settings
 from rightbatch.search.strategy import by_length
@@ -97,7 +98,7 @@ def sweep(
         ask_of(kept, runner, ask)
         measure_step_times(kept, runner, timed_sizes(batch_sizes, ask))
         evidence = pose(kept, runner, ask, watch, seeds)
-        size, rate = ask.present or first_choice(kept.facts)
+        size, rate = first_choice(evidence.facts)
         strategy = Sweep(
             batch_sizes=batch_sizes,
             seeds=seeds,
