@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import nn
 
 from rightbatch.bundled.classification import Pair, accuracy, cross_entropy, sgd_with_momentum, split
-from rightbatch.bundled.data import DataFile, find
-from rightbatch.bundled.idx import read_idx
+from rightbatch.bundled.data import DataFile
+from rightbatch.bundled.idx import read_labelled
 from rightbatch.workload import Workload
 
 BASE = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
@@ -74,10 +73,8 @@ def _workload(name: str, model: Callable[[], nn.Module], target: float, present:
 
 
 def _load(part: str) -> Pair:
-    images = read_idx(find(_file(f"{part}-images-idx3-ubyte.gz")))
-    labels = read_idx(find(_file(f"{part}-labels-idx1-ubyte.gz")))
-    scaled = torch.from_numpy(images).float().div_(255).sub_(MEAN).div_(DEVIATION)
-    return scaled.unsqueeze(1), torch.from_numpy(labels).long()
+    images, labels = read_labelled(_file(f"{part}-images-idx3-ubyte.gz"), _file(f"{part}-labels-idx1-ubyte.gz"))
+    return images.sub_(MEAN).div_(DEVIATION), labels
 
 
 def _file(name: str) -> DataFile:

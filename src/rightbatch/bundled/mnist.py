@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from rightbatch.bundled.classification import Pair, accuracy, cross_entropy, split
-from rightbatch.bundled.data import DataFile, find
-from rightbatch.bundled.idx import read_idx
+from rightbatch.bundled.data import DataFile
+from rightbatch.bundled.idx import read_labelled
 from rightbatch.records import Trial
 from rightbatch.workload import Workload
 
@@ -63,9 +63,7 @@ def adam(parameters: Iterable[nn.Parameter], trial: Trial) -> torch.optim.Optimi
 
 def read(part: Literal["train", "t10k"]) -> Pair:
     """The training images (60,000) or test images (10,000), numbers from 0 to 1, and their labels."""
-    images = read_idx(find(_file(f"{part}-images-idx3-ubyte.gz")))
-    labels = read_idx(find(_file(f"{part}-labels-idx1-ubyte.gz")))
-    return torch.from_numpy(images).float().div_(255).unsqueeze(1), torch.from_numpy(labels).long()
+    return read_labelled(_file(f"{part}-images-idx3-ubyte.gz"), _file(f"{part}-labels-idx1-ubyte.gz"))
 
 
 def _file(name: str) -> DataFile:
