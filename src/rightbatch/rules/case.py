@@ -13,13 +13,12 @@ from rightbatch.cells import Cell
 from rightbatch.errors import InputError
 from rightbatch.evidence import Evidence
 from rightbatch.fit.noise import NoiseEstimate, last_quarter, noise_scale
-from rightbatch.fit.quantiles import t_interval, t_quantile
 from rightbatch.fit.tradeoff import TradeoffFit, fit_tradeoff
-from rightbatch.means import out_of_logs
 from rightbatch.nearness import apart, nearest
 from rightbatch.question import Objective
 from rightbatch.records import Interval, Setting
 from rightbatch.rules.effects import Effect, Untold
+from rightbatch.rules.known import Known, from_interval, rate_known
 from rightbatch.typed import command, possible
 
 LENGTHS = ("--epochs", "--planned-examples")
@@ -33,18 +32,6 @@ FORECAST = 30
 
 NEAR = 1.5
 """A size within this factor of the one that a rule names stands for it."""
-
-
-@dataclass(frozen=True)
-class Known:
-    """The log of something measured, and its standard error."""
-
-    log: float
-    error: float
-
-    def interval(self, freedom: int, level: float = 0.95) -> Interval:
-        """Its t interval, in its own unit."""
-        return out_of_logs(t_interval(self.log, self.error, freedom, level))
 
 
 @dataclass(frozen=True)
@@ -291,25 +278,3 @@ def _listed(sizes: Sequence[int]) -> str:
     """Sizes as the command line reads them: 4..64 for all powers of two between."""
     doubling = all(b == 2 * a for a, b in pairwise(sizes)) and all(size & (size - 1) == 0 for size in sizes)
     return f"{sizes[0]}..{sizes[-1]}" if len(sizes) > 2 and doubling else ",".join(map(str, sizes))
-
-
-def from_interval(interval: Interval, freedom: int) -> Known | None:
-    """A log with its error, from an interval; None where that is not bounded."""
-    low, high = interval.low or 0.0, interval.high or math.inf
-    if low <= 0 or not math.isfinite(high):
-        return None
-    wider = max(math.log(interval.estimate / low), math.log(high / interval.estimate))
-    return Known(math.log(interval.estimate), wider / t_quantile(0.5 + interval.level / 2, freedom))
-
-
-def rate_known(best: Interval, freedom: int) -> Known | None:
-    """The log of a best rate, from its interval.
-
-    Known only to lie between the rates tried beside it, it is within half a step of the best one of them (so it is for
-    any parabola), and may be anywhere there (uniform).
-    """
-    if not best.low or not best.high:
-        return None
-    if best.note:
-        return Known(math.log(best.estimate), math.log(best.high / best.low) / 2 / math.sqrt(12))
-    return from_interval(best, freedom)

@@ -9,8 +9,9 @@ from dataclasses import replace
 import numpy as np
 
 from rightbatch.question import Objective
-from rightbatch.rules.case import Case, Known
+from rightbatch.rules.case import Case
 from rightbatch.rules.effects import Effect, Finding, Unit, Untold
+from rightbatch.rules.known import Known
 from rightbatch.rules.rule import Rule, no_prediction
 from rightbatch.rules.sources import KAPLAN, MCCANDLISH, POWER_LINES, ZHANG
 

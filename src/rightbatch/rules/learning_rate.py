@@ -9,8 +9,9 @@ from dataclasses import replace
 from rightbatch.another_batch import RULES as MOVES
 from rightbatch.another_batch import Plan
 from rightbatch.records import WorkloadFacts
-from rightbatch.rules.case import Case, Known, Tuned
+from rightbatch.rules.case import Case, Tuned
 from rightbatch.rules.effects import Effect, Finding, Untold
+from rightbatch.rules.known import Known
 from rightbatch.rules.rule import Prediction, Rule
 from rightbatch.rules.sources import (
     GOYAL,

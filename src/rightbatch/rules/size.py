@@ -8,9 +8,10 @@ from dataclasses import replace
 
 from rightbatch.fit.step_time import median_error, median_seconds, powers_of_two
 from rightbatch.records import Interval
-from rightbatch.rules.case import AS_CHEAP, NEAR, Case, Known, from_interval
+from rightbatch.rules.case import AS_CHEAP, NEAR, Case
 from rightbatch.rules.costs import CHEAP, judge_size
 from rightbatch.rules.effects import Effect, Finding, Untold
+from rightbatch.rules.known import Known, from_interval
 from rightbatch.rules.rule import Prediction, Rule, no_prediction
 from rightbatch.rules.sources import BENGIO, GOODFELLOW, NG, PLAYBOOK, THOMA
 

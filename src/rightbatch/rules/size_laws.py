@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from rightbatch.fit.quantiles import t_interval_of_factor
 from rightbatch.records import Interval
-from rightbatch.rules.case import Case, from_interval
+from rightbatch.rules.case import Case
 from rightbatch.rules.costs import CHEAP, judge_size
 from rightbatch.rules.effects import Effect, Finding, Unit, Untold
+from rightbatch.rules.known import from_interval
 from rightbatch.rules.protocols import Budget, cell_qualities
 from rightbatch.rules.rule import Prediction, Rule, no_prediction
 from rightbatch.rules.sources import DEEPSEEK, MCCANDLISH, POLLUX, SMITH_LE
