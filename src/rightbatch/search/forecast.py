@@ -13,7 +13,8 @@ from rightbatch.cells import Cell, SizeEvidence
 from rightbatch.evidence import Evidence
 from rightbatch.question import EQUIVALENT_FACTOR
 from rightbatch.records import Interval
-from rightbatch.search.few_runs import FewRuns, Outlook, guess_of
+from rightbatch.search.few_runs import FewRuns
+from rightbatch.search.outlook import Outlook, guess_of
 from rightbatch.search.searcher import Guess
 from rightbatch.zones import Likelihood
 
