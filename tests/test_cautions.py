@@ -120,6 +120,22 @@ def test_a_fresh_run_that_missed_says_how_many_did() -> None:
     assert Caution.FRESH_MISSED.value.format(1, 3) in found
 
 
+def test_a_choice_that_was_not_made_once_more_though_another_was_is_told() -> None:
+    slow = [2.0, 1.9, 1.5, 1.0, 0.7, 0.45, 0.4]
+    known = [run(0, 32, 0.1, FALLING), run(1, 32, 0.1, FALLING), run(0, 16, 0.1, slow), run(1, 16, 0.1, slow)]
+    assert Caution.NOT_CHECKED.value in cautions([*known, run(FRESH_SEED, 16, 0.1, slow)])
+    assert Caution.NOT_CHECKED.value not in cautions([*known, run(FRESH_SEED, 32, 0.1, FALLING)])
+    assert Caution.NOT_CHECKED.value not in cautions(known)
+
+
+def test_a_size_that_some_of_its_seeds_brought_to_the_target_is_not_said_to_have_missed_it() -> None:
+    good = [run(0, 32, 0.1, FALLING), run(1, 32, 0.1, FALLING)]
+    short = [loss + 0.3 for loss in FALLING]
+    found = cautions([*good, run(0, 64, 0.1, FALLING), run(1, 64, 0.1, short), run(2, 64, 0.1, FALLING)])
+    assert Caution.PARTLY.value.format(64, "0.1", 2, 3) in found
+    assert Caution.MISSES.value.format(64) not in found
+
+
 def test_step_times_that_were_unsteady_are_one_line() -> None:
     facts = WorkloadFacts("p", 1000, 0, 0, "valid_loss", "max", "unknown")
     times = tuple(

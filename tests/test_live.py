@@ -90,8 +90,8 @@ def test_how_much_is_to_come_is_said_before_and_counted_down(
     shown.expect(Outlook(40, 30.0, 120.0))
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue() == (
-        "to come: roughly 40 runs, roughly 30.0 s to 2 min 00 s of training steps, and evaluation; --budget 10m ends "
-        "it sooner, and the same command goes on\n"
+        "to come: roughly 40 runs, roughly 30.0 s to 2 min 00 s of training steps, and evaluation; --budget TIME, "
+        "as 10m, ends it sooner, and the same command goes on\n"
     )
     for number in range(5):
         assert " more" not in text(shown.render()).splitlines()[0]

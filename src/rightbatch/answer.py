@@ -29,6 +29,7 @@ class Caution(enum.Enum):
     ONE_SEED = "one seed everywhere: no interval, and differences may be luck"
     NOT_TIMED = "not tried: no step could be timed at batch size {}, where it failed or there was no time"
     MISSES = "no rate brought batch size {} to the target in the length that runs were planned for"
+    PARTLY = "batch size {} has no cost: at no rate did all of its seeds reach the target, at {} {} of {} did"
     NOT_EXPECTED = "batch size {} is not expected to reach the target in the length that runs are planned for"
     GIVEN_UP = (
         "batch size {} was given up, at every rate, when it had cost several times the best: how bad is not known"
@@ -72,6 +73,7 @@ class Caution(enum.Enum):
         "the cost is that of those that reach it"
     )
     FRESH_SLOW = "the chosen run, made once more with a fresh seed, cost {}x what it did before"
+    NOT_CHECKED = "the choice was not made once more with a fresh seed, as what seemed best before it was"
 
 
 @dataclass(frozen=True)

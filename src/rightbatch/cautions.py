@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from rightbatch.answer import Caution, Recommendation
 from rightbatch.cells import Cell, SizeEvidence
 from rightbatch.directions import has_learned, looks_wrong, other
-from rightbatch.evidence import Evidence
+from rightbatch.evidence import FRESH_SEED, Evidence
 from rightbatch.growth import mean_cost
 from rightbatch.left_out import compared_at, left_out
 from rightbatch.question import EQUIVALENT_FACTOR, Objective
@@ -68,16 +68,7 @@ def cautions_of(evidence: Evidence, answer: Recommendation) -> tuple[str, ...]:
     if elsewhere:
         path = ", ".join(f"{row.batch_size} at {row.target:.4g}" for row in answer.targets)
         said.append(Caution.TARGET_MOVES.value.format(path))
-    # The estimate of a search of few runs has the fresh run in it: what it is held against is what was known before.
-    chosen = (c for c in evidence.cells_of(answer.batch_size) if c.learning_rate == answer.learning_rate and c.reaches)
-    before = next((cell.mean for cell in chosen), answer.cost.estimate)
-    reached = [cost for cost in answer.fresh_costs if cost is not None]
-    if len(reached) < len(answer.fresh_costs):
-        runs = [run for run in evidence.runs_at(answer.batch_size, answer.learning_rate) if evidence.conclusive(run)]
-        missed = sum(evidence.crossing(run) is None for run in runs)
-        said.append(Caution.FRESH_MISSED.value.format(missed, len(runs)))
-    if reached and (times := mean_cost(reached) / before) > 1.25:
-        said.append(Caution.FRESH_SLOW.value.format(f"{times:.2f}"))
+    said += _of_fresh_runs(evidence, answer)
     unsteady = [r.batch_size for r in evidence.step_times if len(r.unsteady) > len(r.seconds) / 4]
     if unsteady:
         said.append(Caution.UNSTEADY.value.format(_listed(unsteady)))
@@ -86,17 +77,41 @@ def cautions_of(evidence: Evidence, answer: Recommendation) -> tuple[str, ...]:
     return (*said, *_cautions_of_workload(evidence.facts))
 
 
+def _of_fresh_runs(evidence: Evidence, answer: Recommendation) -> Iterator[str]:
+    """Of the choice made once more with seeds that chose nothing; or not, though others were."""
+    if not answer.fresh_costs:
+        if any(run.trial.seed >= FRESH_SEED for run in evidence.relevant):
+            yield Caution.NOT_CHECKED.value
+        return
+    # The estimate of a search of few runs has the fresh run in it: what it is held against is what was known before.
+    chosen = (c for c in evidence.cells_of(answer.batch_size) if c.learning_rate == answer.learning_rate and c.reaches)
+    before = next((cell.mean for cell in chosen), answer.cost.estimate)
+    reached = [cost for cost in answer.fresh_costs if cost is not None]
+    if len(reached) < len(answer.fresh_costs):
+        runs = [run for run in evidence.runs_at(answer.batch_size, answer.learning_rate) if evidence.conclusive(run)]
+        missed = sum(evidence.crossing(run) is None for run in runs)
+        yield Caution.FRESH_MISSED.value.format(missed, len(runs))
+    if reached and (times := mean_cost(reached) / before) > 1.25:
+        yield Caution.FRESH_SLOW.value.format(f"{times:.2f}")
+
+
 def _of_sizes_without_cost(evidence: Evidence, sizes: Sequence[int]) -> list[str]:
     """Why nothing is said of what these cost, a sentence a reason."""
     by_reason: dict[Caution, list[int]] = {}
+    said = []
     for size in sizes:
+        if some := [cell for cell in evidence.cells_of(size) if cell.costs]:
+            most = max(some, key=lambda cell: len(cell.costs) / (len(cell.costs) + cell.misses))
+            seeds = len(most.costs), len(most.costs) + most.misses
+            said.append(Caution.PARTLY.value.format(size, f"{most.learning_rate:.4g}", *seeds))
+            continue
         if _given_up(evidence, size):
             reason = Caution.GIVEN_UP
         else:
             ended = any(evidence.conclusive(run) for run in evidence.relevant if run.trial.batch_size == size)
             reason = Caution.MISSES if ended else Caution.NOT_EXPECTED
         by_reason.setdefault(reason, []).append(size)
-    return [reason.value.format(_listed(of_it)) for reason, of_it in by_reason.items()]
+    return [*said, *(reason.value.format(_listed(of_it)) for reason, of_it in by_reason.items())]
 
 
 def _listed(sizes: Sequence[int]) -> str:

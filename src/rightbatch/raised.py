@@ -46,6 +46,9 @@ class explained:
 
 
 def tell_left_out(failures: Mapping[int, object]) -> None:
-    """Warn of the batch sizes at which a person's code failed while it was timed."""
+    """Warn of the batch sizes at which a person's code failed while it was timed, once for the same failure."""
+    sizes: dict[str, list[str]] = {}
     for size, failure in failures.items():
-        warnings.warn(f"No step could be timed at batch size {size}: {failure}", stacklevel=3)
+        sizes.setdefault(str(failure), []).append(str(size))
+    for failure, alike in sizes.items():
+        warnings.warn(f"No step could be timed at batch size {', '.join(alike)}: {failure}", stacklevel=3)

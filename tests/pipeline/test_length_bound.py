@@ -101,6 +101,14 @@ def test_what_cannot_be_asked_so_is_refused(tmp_path: Path) -> None:
         rightbatch.find("digits", study=tmp_path / "a.study.db", length_bound=True)
 
 
+def test_a_check_sees_that_a_length_is_needed() -> None:
+    asked = {name: ASKED[name] for name in ("target", "present", "train_examples")}
+    report = rightbatch.check(decayed, **asked)
+    (fault,) = [found for found in report.faults if "planned" in found.do]
+    assert "trial.planned_steps is None" in fault.seen
+    assert "trial.planned_steps" not in str(rightbatch.check(decayed, epochs=ASKED["epochs"], **asked).faults)
+
+
 def test_it_is_remembered_and_cannot_be_said_once_runs_have_counted_on_their_way(tmp_path: Path) -> None:
     once = {**ASKED, "batch_sizes": [32]}
     rightbatch.find(decayed, study=tmp_path / "a.study.db", length_bound=True, **once)

@@ -316,6 +316,11 @@ def test_a_size_that_a_model_refuses_is_left_out(budget: str | None, tmp_path: P
     assert any(said.startswith("not tried: no step could be timed at batch size 1,") for said in found.cautions)
     with Study.open(tmp_path / "a.study.db") as kept:
         assert {run.trial.batch_size for run in kept.runs()} <= {4, 8, 16}
+    with pytest.warns(UserWarning, match="No step could be timed at batch size 1: "):  # the same call goes on
+        again = rightbatch.find(
+            workload, study=tmp_path / "a.study.db", batch_sizes=(1, 4, 8, 16), seeds=1, budget=budget
+        )
+    assert again.batch_size == found.batch_size
 
 
 def test_a_size_at_which_a_loop_raises_is_left_out(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from rightbatch.curves import PAUSED
 from rightbatch.evidence import Evidence
 from rightbatch.lattice import snap
 from rightbatch.question import Objective, Question
@@ -167,3 +168,25 @@ def test_what_came_nearest_goes_on_first(runs: list[tuple[float, float, int]], n
 )
 def test_runs_without_an_end_go_on(runs: list[tuple[float, float, int]]) -> None:
     assert not out_of_reach(endless(*runs))
+
+
+def test_without_a_planned_length_what_is_trained_with_now_comes_as_far_as_the_nearest_before_it_ends() -> None:
+    searching = while_nearer(fixed([Trial(128, 0.1, 0)], "more"), [16, 64, 128])
+    known = replace(evidence(ALIKE, RATES), facts=replace(FACTS, present=(16, 0.03)))
+    assert not any(run.trial.planned_examples for run in known.runs)
+    action = searching(known)
+    assert isinstance(action, Advance)
+    assert (action.trial.batch_size, action.trial.learning_rate) == (16, snap(0.03))
+    assert action.pause is not None
+    nearest = known.runs[0].points[-1]
+
+    def come(examples: int) -> tuple[Point, ...]:
+        return tuple(Point(k * examples // 32, k * examples // 2, valid_metric=0.5) for k in range(3))
+
+    short, far = come(nearest.examples // 2), come(nearest.examples)
+    assert action.pause(short) is None
+    assert action.pause(far) is not None
+    paused = Stop(StopReason.STOPPED_BY_RULE, PAUSED)
+    for points, ended in ((short, False), (far, True)):
+        run = Run(action.trial, points, paused, 1.0, 99)
+        assert isinstance(searching(replace(known, runs=(*known.runs, run))), Done) == ended

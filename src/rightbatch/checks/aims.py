@@ -40,7 +40,8 @@ def target(points: Sequence[Point], wanted: Target | None, *, share: bool = Fals
         return
     what = wanted.quantity.replace("valid_", "validation ")
     step, first = known[0]
-    largest = max(abs(value) for _, value in known)
+    # Where more is better, the largest: an R^2 may begin far below 0, and comes to no more than 1.
+    largest = max(value if wanted.direction == "max" else abs(value) for _, value in known)
     if wanted.reached_by(first):
         when = "before any training" if step == 0 else f"at the first evaluation, at step {step:,}"
         yield Finding(
@@ -53,7 +54,7 @@ def target(points: Sequence[Point], wanted: Target | None, *, share: bool = Fals
         )
     elif share and not 0 <= wanted.value <= 1:
         yield _out_of_reach(wanted, f"is a share of right answers, from 0 to 1: {first:.4g} at the start")
-    elif largest > 0 and of_another_unit(wanted.value, [largest]):  # a share may begin near 0: 0.01 of 100 classes
+    elif largest != 0 and of_another_unit(wanted.value, [largest]):  # a share may begin near 0: 0.01 of 100 classes
         yield _out_of_reach(wanted, f"was never larger than {largest:.4g} in the first steps", note=True)
 
 

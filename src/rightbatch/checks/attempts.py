@@ -83,6 +83,11 @@ class Attempts:
         trial = self._resized(OTHER_SIZE)
         return self._attempt(trial if self._runner.offers(trial) else self._resized(1 / OTHER_SIZE))
 
+    @stage("a run of no planned length")
+    def unplanned(self) -> Attempt:
+        """As it is begun where nobody says how long it is: it may take its length from the trial."""
+        return self._attempt(replace(self.trial, planned_examples=None), 1)
+
     @stage("a longer run")
     def longer(self) -> Attempt:
         return self._attempt(self.trial, MORE_POINTS, min(self.run_seconds, MORE_SECONDS))

@@ -130,9 +130,11 @@ def target(context: Attempts) -> Iterator[Finding]:
 
 
 def planned_length(context: Attempts) -> Iterator[Finding]:
-    """See `aims.planned_length`."""
+    """See `aims.planned_length`; where none is known, a run can do without."""
     if context.planned_known:
         yield from aims.planned_length(context.trial, context.facts.train_examples)
+    elif context.present.trained and context.unplanned.error is not None:
+        yield Finding(Fault.RAISED, context.unplanned.error, "Say how long a run is: --planned-examples, or --epochs.")
 
 
 def evaluation_cost(context: Attempts) -> Iterator[Finding]:

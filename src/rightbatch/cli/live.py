@@ -85,7 +85,7 @@ class Live:
         if outlook.high_seconds is not None and outlook.high_seconds < SHORT_SECONDS:
             return
         long = (outlook.high_seconds or math.inf) > LONG_SECONDS and self._budget is None
-        hint = "; --budget 10m ends it sooner, and the same command goes on" if long else ""
+        hint = "; --budget TIME, as 10m, ends it sooner, and the same command goes on" if long else ""
         self._console.print(f"{outlook_text(outlook)}{hint}", style="dim", soft_wrap=True, markup=False)
 
     def watch(self, run: Run, why: str, evidence: Evidence) -> None:

@@ -105,6 +105,11 @@ def measure_step_times(
                     study.add_step_time(_added(begun.get(record.batch_size), record), runner.environment)
                 if not record.unfinished:
                     finished.add(record.batch_size)
+        except WorkloadError as error:
+            if not finished:
+                raise
+            # It failed at all that is missing: so it may have before, and others were timed then.
+            tell_left_out(dict.fromkeys(sorted(missing - finished), error))
         finally:
             study.add_cost("profile", time.monotonic() - started)
     return study.step_times(runner.environment)

@@ -256,7 +256,8 @@ def _derive_target(study: Study, runner: Runner, facts: WorkloadFacts, watch: Wa
             f"one from: it {run.stop.reason.value if run.stop else 'did not end'}. Give --target, or another --present."
         )
     value = reached - GAIN_FORGONE * (reached - start)
-    return Target(value, quantity, direction, f"what batch size {size} at rate {rate:g} reaches, less 2 % of its gain")
+    gain = f"{reached:.4g}, less 2 % of the gain from {start:.4g}"
+    return Target(value, quantity, direction, f"what batch size {size} at rate {rate:g} reaches: {gain}")
 
 
 def train_once(

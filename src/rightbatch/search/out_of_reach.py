@@ -12,7 +12,7 @@ from rightbatch.directions import of_another_unit
 from rightbatch.evidence import Evidence
 from rightbatch.lattice import snap
 from rightbatch.question import Objective
-from rightbatch.records import Run, StopReason, Trial
+from rightbatch.records import Run, StopReason
 from rightbatch.search.progress import at_rest, start_value
 from rightbatch.search.strategy import Action, Advance, Done, Strategy, Wait
 
@@ -36,7 +36,8 @@ def while_nearer(strategy: Strategy, sizes: Collection[int]) -> Strategy:
     """The strategy, ended where whole runs do not come nearer to the target any more, and none has reached it.
 
     What came nearest, if it is at rest and could go on, is trained on first: a plateau may look like the end. So is
-    what is trained with now, if it is one of the `sizes`, to its planned length: a person knows what that comes to.
+    what is trained with now, if it is one of the `sizes`, to its planned length (without one, as far): a person knows
+    what that comes to.
     """
 
     def asked(evidence: Evidence) -> Action:
@@ -48,10 +49,7 @@ def while_nearer(strategy: Strategy, sizes: Collection[int]) -> Strategy:
             return Wait()
         if short.may_move:
             return _on(short.run, evidence)
-        present = _untried_present(short.run, evidence)
-        if present is not None and present.batch_size in sizes:
-            return Advance(present, until_target(evidence.question.target), "does what is trained with now reach it?")
-        return Done("the target is out of reach")
+        return _present(short.run, evidence, sizes) or Done("the target is out of reach")
 
     return asked
 
@@ -133,16 +131,24 @@ def _at_any_rate(whole: Sequence[_Short], nearest: _Short) -> bool:
     return nearest.rests and any(nearest.way > (1 - NEARER) * one.way for one in apart)
 
 
-def _untried_present(like: Run, evidence: Evidence) -> Trial | None:
-    """The present choice, as a run like one of those made, if none of its runs came to an end of its own yet."""
-    if evidence.facts.present is None or like.trial.planned_examples is None:
+def _present(nearest: Run, evidence: Evidence, sizes: Collection[int]) -> Advance | None:
+    """What is trained with now, to its planned length, without one as far as what came nearest; None where it was."""
+    if evidence.facts.present is None or evidence.facts.present[0] not in sizes:
         return None
     size, rate = evidence.facts.present[0], snap(evidence.facts.present[1])
+    last = nearest.points[-1]
+
+    def as_far(curve: Curve) -> str | None:
+        come = bool(curve) and curve[-1].step >= last.step and curve[-1].examples >= last.examples
+        return "as far as what came nearest" if come else None
+
+    pause = as_far if nearest.trial.planned_examples is None else None
     runs = evidence.runs_at(size, rate)
-    if any(run.stop and (run.stop.reason in NO_MORE or evidence.conclusive(run)) for run in runs):
-        return None
-    seed = runs[0].trial.seed if runs else 0
-    return replace(like.trial, batch_size=size, learning_rate=rate, seed=seed)
+    for run in runs:
+        if evidence.conclusive(run) or (run.stop and run.stop.reason in NO_MORE) or (pause and pause(run.points)):
+            return None
+    trial = replace(nearest.trial, batch_size=size, learning_rate=rate, seed=runs[0].trial.seed if runs else 0)
+    return Advance(trial, until_target(evidence.question.target), "does what is trained with now reach it?", pause)
 
 
 def _on(run: Run, evidence: Evidence) -> Advance:
