@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from rightbatch.controllers.contract import Controller
-from rightbatch.nearness import nearest
 from rightbatch.steering import Steered
 
 
@@ -66,4 +65,4 @@ def nearest_divisor(wanted: int, now: int, done: int) -> int:
     if done == 0:
         return wanted
     divisors = {now, *(n for n in range(1, wanted + 1) if done % n == 0)}
-    return nearest(divisors, wanted)
+    return min(divisors, key=lambda n: abs(math.log(n / wanted)))
