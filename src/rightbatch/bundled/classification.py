@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from rightbatch.bundled.data import DataFile, find
+from rightbatch.bundled.idx import read_idx
 from rightbatch.records import Trial
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -30,6 +32,12 @@ def accuracy(model: nn.Module, batch: Pair) -> tuple[torch.Tensor, torch.Tensor]
 def sgd_with_momentum(parameters: Iterable[nn.Parameter], trial: Trial) -> torch.optim.Optimizer:
     """SGD at the trial's rate and its `momentum` setting."""
     return torch.optim.SGD(parameters, lr=trial.learning_rate, momentum=float(trial.settings["momentum"]))
+
+
+def read_labelled(images: DataFile, labels: DataFile) -> Pair:
+    """Images `[n, 1, rows, columns]`, numbers from 0 to 1, and their labels `[n]`."""
+    shown, named = read_idx(find(images)), read_idx(find(labels))
+    return torch.from_numpy(shown).float().div_(255).unsqueeze(1), torch.from_numpy(named).long()
 
 
 def split(inputs: torch.Tensor, labels: torch.Tensor, valid_examples: int) -> tuple[Pair, Pair]:

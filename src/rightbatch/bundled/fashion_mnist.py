@@ -9,9 +9,8 @@ from collections.abc import Callable
 
 from torch import nn
 
-from rightbatch.bundled.classification import Pair, accuracy, cross_entropy, sgd_with_momentum, split
+from rightbatch.bundled.classification import Pair, accuracy, cross_entropy, read_labelled, sgd_with_momentum, split
 from rightbatch.bundled.data import DataFile
-from rightbatch.bundled.idx import read_labelled
 from rightbatch.workload import Workload
 
 BASE = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"

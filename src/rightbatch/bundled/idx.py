@@ -7,17 +7,8 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from rightbatch.bundled.classification import Pair
-from rightbatch.bundled.data import DataFile, find
 from rightbatch.errors import DataError
-
-
-def read_labelled(images: DataFile, labels: DataFile) -> Pair:
-    """Images `[n, 1, rows, columns]`, numbers from 0 to 1, and their labels `[n]`."""
-    shown, named = read_idx(find(images)), read_idx(find(labels))
-    return torch.from_numpy(shown).float().div_(255).unsqueeze(1), torch.from_numpy(named).long()
 
 
 def read_idx(path: Path) -> np.ndarray:

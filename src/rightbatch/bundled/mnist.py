@@ -11,9 +11,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from rightbatch.bundled.classification import Pair, accuracy, cross_entropy, split
+from rightbatch.bundled.classification import Pair, accuracy, cross_entropy, read_labelled, split
 from rightbatch.bundled.data import DataFile
-from rightbatch.bundled.idx import read_labelled
 from rightbatch.records import Trial
 from rightbatch.workload import Workload
 
