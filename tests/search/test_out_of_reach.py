@@ -170,7 +170,7 @@ def test_runs_without_an_end_go_on(runs: list[tuple[float, float, int]]) -> None
     assert not out_of_reach(endless(*runs))
 
 
-def test_without_a_planned_length_what_is_trained_with_now_comes_as_far_as_the_nearest_before_it_ends() -> None:
+def test_without_a_planned_length_what_is_trained_with_now_comes_half_as_far_as_the_nearest_before_it_ends() -> None:
     searching = while_nearer(fixed([Trial(128, 0.1, 0)], "more"), [16, 64, 128])
     known = replace(evidence(ALIKE, RATES), facts=replace(FACTS, present=(16, 0.03)))
     assert not any(run.trial.planned_examples for run in known.runs)
@@ -178,12 +178,12 @@ def test_without_a_planned_length_what_is_trained_with_now_comes_as_far_as_the_n
     assert isinstance(action, Advance)
     assert (action.trial.batch_size, action.trial.learning_rate) == (16, snap(0.03))
     assert action.pause is not None
-    nearest = known.runs[0].points[-1]
+    half = known.runs[0].points[-1].step / 2
 
-    def come(examples: int) -> tuple[Point, ...]:
-        return tuple(Point(k * examples // 32, k * examples // 2, valid_metric=0.5) for k in range(3))
+    def come(last: float) -> tuple[Point, ...]:
+        return tuple(Point(k * int(last), 16 * k * int(last), valid_metric=0.5) for k in range(2))
 
-    short, far = come(nearest.examples // 2), come(nearest.examples)
+    short, far = come(half / 2), come(half)
     assert action.pause(short) is None
     assert action.pause(far) is not None
     paused = Stop(StopReason.STOPPED_BY_RULE, PAUSED)

@@ -36,8 +36,8 @@ def while_nearer(strategy: Strategy, sizes: Collection[int]) -> Strategy:
     """The strategy, ended where whole runs do not come nearer to the target any more, and none has reached it.
 
     What came nearest, if it is at rest and could go on, is trained on first: a plateau may look like the end. So is
-    what is trained with now, if it is one of the `sizes`, to its planned length (without one, as far): a person knows
-    what that comes to.
+    what is trained with now, if it is one of the `sizes`, to its planned length (without one, half as far): a person
+    knows what that comes to.
     """
 
     def asked(evidence: Evidence) -> Action:
@@ -132,15 +132,18 @@ def _at_any_rate(whole: Sequence[_Short], nearest: _Short) -> bool:
 
 
 def _present(nearest: Run, evidence: Evidence, sizes: Collection[int]) -> Advance | None:
-    """What is trained with now, to its planned length, without one as far as what came nearest; None where it was."""
+    """What is trained with now, to its planned length; without one for half as many steps as what came nearest.
+
+    Not for as many: what came nearest goes on until it has as many as all others together, this run among them. None
+    where it came as far.
+    """
     if evidence.facts.present is None or evidence.facts.present[0] not in sizes:
         return None
     size, rate = evidence.facts.present[0], snap(evidence.facts.present[1])
-    last = nearest.points[-1]
+    enough = nearest.points[-1].step / 2
 
     def as_far(curve: Curve) -> str | None:
-        come = bool(curve) and curve[-1].step >= last.step and curve[-1].examples >= last.examples
-        return "as far as what came nearest" if come else None
+        return "half as far as what came nearest" if curve and curve[-1].step >= enough else None
 
     pause = as_far if nearest.trial.planned_examples is None else None
     runs = evidence.runs_at(size, rate)
